@@ -1,1 +1,43 @@
-"""The instruments of the course."""
+"""The instruments of the course: what a lesson imports to time, watch, predict and claim."""
+
+from support.lab.claim import ClaimFailed, claim
+from support.lab.clients import get, in_process, post, serve
+from support.lab.compare import Comparison, compare
+from support.lab.dial import dial
+from support.lab.display import show_note, show_picture, show_table
+from support.lab.errors import LessonError
+from support.lab.hygiene import caught_leaks, nothing_left_behind
+from support.lab.lag import loop_lag
+from support.lab.memory import peak_memory
+from support.lab.predict import Prediction, predict
+from support.lab.recording import Recording
+from support.lab.session import start
+from support.lab.units import ms
+from support.lab.xray import show_xray, xray
+
+__all__ = [
+    "ClaimFailed",
+    "Comparison",
+    "LessonError",
+    "Prediction",
+    "Recording",
+    "caught_leaks",
+    "claim",
+    "compare",
+    "dial",
+    "get",
+    "in_process",
+    "loop_lag",
+    "ms",
+    "nothing_left_behind",
+    "peak_memory",
+    "post",
+    "predict",
+    "serve",
+    "show_note",
+    "show_picture",
+    "show_table",
+    "show_xray",
+    "start",
+    "xray",
+]

@@ -15,8 +15,8 @@ def claim(sentence: str, condition: bool, **figures: object) -> None:
 
     Raises:
         ClaimFailed: ``condition`` is false.
-        TypeError: ``condition`` is not a bool, so that a list, a coroutine or a forgotten comparison
-            cannot pass for true.
+        TypeError: ``condition`` is not a bool, so that a list, a coroutine or a forgotten
+            comparison cannot pass for true.
         ValueError: ``sentence`` is empty.
     """
     if not sentence.strip():

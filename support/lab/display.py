@@ -20,7 +20,7 @@ MARKS: dict[Kind, tuple[str, str, str]] = {
     "hint": ("→", "#b25e09", "Hint"),
 }
 PIXELS_PER_INCH = 100
-COLOURS_IN_A_PICTURE = 64
+COLOURS_IN_A_PICTURE = 32
 
 
 def _show(text: str, markup: str) -> None:
@@ -96,8 +96,8 @@ def _html_table(headers: Sequence[str], rows: Sequence[Sequence[str]], caption: 
 def show_picture(figure: "Figure", *, alt: str, summary: str, width: int = 760) -> None:
     """Show a matplotlib figure at twice its size, and ``summary`` in words below it.
 
-    The output carries a PNG (``width`` in pixels and ``alt`` in its metadata) and the same PNG as an
-    HTML image with its alternative text, which JupyterLab prefers and a screen reader can read.
+    The output carries a PNG (``width`` in pixels and ``alt`` in its metadata) and the same PNG as
+    an HTML image with its alternative text, which JupyterLab prefers and screen readers can read.
 
     Raises ValueError when ``alt`` or ``summary`` is empty or ``width`` is not above 0.
     """

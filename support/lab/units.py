@@ -7,7 +7,7 @@ PACE_VARIABLE = "COURSE_PACE"
 
 
 def pace() -> float:
-    """Return the factor by which every wait of the course is stretched; 1 unless COURSE_PACE says else.
+    """Return the factor that stretches every wait of the course; 1 unless COURSE_PACE says else.
 
     Raises ValueError when COURSE_PACE is not a finite number above 0.
     """

@@ -1,0 +1,136 @@
+"""Bars and curves, in the colours of the x-ray."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+CARD = "#ffffff"
+INK = "#1c2733"
+QUIET_INK = "#54616f"
+RULE = "#e3e8ee"
+BAR = "#8db3dd"
+RANGE = "#1f4e79"
+BOUND = "#a85408"
+WIDTH = 7.6
+SERIES = ("#1f4e79", "#d1435b", "#2c8a6f", "#a85408", "#7a5ea8")
+MARKERS = ("o", "s", "^", "D", "v")
+
+
+def _plain(axes: Axes, grid: str) -> None:
+    axes.set_facecolor(CARD)
+    axes.grid(axis="both" if grid == "both" else "x", color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=9, labelcolor=INK)
+    for side in ("top", "right", *(("left",) if grid == "x" else ())):
+        axes.spines[side].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color("#8d99a6")
+
+
+def bars(
+    names: Sequence[str],
+    values: Sequence[float],
+    *,
+    unit: str,
+    bounds: Sequence[float | None] = (),
+    ranges: Sequence[tuple[float, float]] = (),
+    labels: Sequence[str] = (),
+) -> Figure:
+    """Return horizontal bars, from the top in the order given.
+
+    Args:
+        names: a label per bar.
+        values: a length per bar, in ``unit``.
+        unit: the axis label.
+        bounds: a predicted bound per bar, drawn as a mark across it; None for none.
+        ranges: the least and the greatest value per bar, drawn as a thin line.
+        labels: the text at the end of each bar; the value with three figures unless given.
+    """
+    height = 0.34 * len(names) + 0.62
+    figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor=CARD)
+    left = min(0.25 + 0.078 * max(map(len, names)), 0.45 * WIDTH)
+    axes = figure.add_axes(
+        (left / WIDTH, 0.5 / height, (WIDTH - left - 0.25) / WIDTH, (height - 0.58) / height)
+    )
+    _plain(axes, "x")
+    places = range(len(names))
+    axes.barh(places, values, height=0.6, color=BAR, zorder=2)
+    reach = max([*values, *(most for _, most in ranges), *(b for b in bounds if b is not None)])
+    for place, (least, most) in enumerate(ranges):
+        axes.plot([least, most], [place, place], color=RANGE, linewidth=1.4, zorder=3)
+    for place, bound in enumerate(bounds):
+        if bound is not None:
+            axes.plot([bound] * 2, [place - 0.42, place + 0.42], color=BOUND, lw=2.2, zorder=4)
+    for place, value in enumerate(values):
+        end = max([value, *(m for _, m in ranges[place : place + 1])])
+        end = max([end, *(b for b in bounds[place : place + 1] if b is not None)])
+        axes.annotate(
+            labels[place] if labels else f"{value:.3g}", (end, place), xytext=(5, 0),
+            textcoords="offset points", va="center", size=8.5, color=INK,
+        )  # fmt: skip
+    axes.set_xlim(0, reach * 1.17 or 1)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(list(places), names)
+    axes.set_xlabel(unit, size=9, color=INK, loc="left")
+    if any(bound is not None for bound in bounds):
+        figure.text(
+            1 - 0.25 / WIDTH, 0.12 / height, "▏predicted bound", color=BOUND, size=8.5,
+            ha="right", va="center", weight="bold",
+        )  # fmt: skip
+    return figure
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x: str,
+    y: str,
+    dashed: Sequence[str] = (),
+    log_x: bool = False,
+    log_y: bool = False,
+    mark_x: Mapping[str, float] | None = None,
+    height: float = 2.7,
+) -> Figure:
+    """Return lines over one pair of axes.
+
+    Args:
+        series: by name, the x values and the y values.
+        x: the label of the x axis, unit included.
+        y: the label of the y axis, unit included.
+        dashed: names of series that are predictions, drawn dashed and without points.
+        log_x: whether the x axis is logarithmic.
+        log_y: whether the y axis is logarithmic.
+        mark_x: by text, places on the x axis marked by an upright line.
+        height: inches.
+    """
+    figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor=CARD, layout="constrained")
+    axes = figure.add_subplot()
+    _plain(axes, "both")
+    measured = 0
+    for name, (across, up) in series.items():
+        if name in dashed:
+            axes.plot(across, up, color=BOUND, linestyle=(0, (4, 3)), linewidth=1.6, label=name)
+        else:
+            colour = SERIES[measured % len(SERIES)]
+            few = len(across) <= 40
+            marker = MARKERS[measured % len(MARKERS)] if few else ""
+            axes.plot(across, up, color=colour, marker=marker, ms=4.5, linewidth=1.8, label=name)
+            measured += 1
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    for text, place in (mark_x or {}).items():
+        axes.axvline(place, color=BOUND, linestyle=(0, (1, 2)), linewidth=1.2)
+        axes.annotate(
+            text, (place, 1), xycoords=("data", "axes fraction"), xytext=(4, -2),
+            textcoords="offset points", va="top", size=8.5, color=BOUND,
+        )  # fmt: skip
+    axes.set_xlabel(x, size=9, color=INK, loc="left")
+    axes.set_ylabel(y, size=9, color=INK)
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
+    return figure

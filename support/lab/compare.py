@@ -1,0 +1,191 @@
+"""Time several ways of doing one thing in one run, with the arithmetic beside the measurement."""
+
+import gc
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from support.lab.display import show_picture, show_table
+
+Contender = Callable[[], Awaitable[Any]] | Callable[[], Any]
+
+
+class Comparison:
+    """Seconds that each contender took, round by round: ``samples[name][round]``."""
+
+    def __init__(self, samples: Mapping[str, list[float]], ideal: Mapping[str, float]) -> None:
+        self.samples = {name: list(taken) for name, taken in samples.items()}
+        self.ideal = dict(ideal)
+
+    def median(self, name: str) -> float:
+        """Return the median time of ``name`` in seconds. Raises ValueError for an unknown name."""
+        return median(self._of(name))
+
+    def ratio(self, first: str, second: str) -> float:
+        """Return how many times as long ``first`` took as ``second``.
+
+        The median over the rounds of the ratio inside each round: the contenders of one round ran
+        close together, so a slow spell of the machine hits both.
+
+        Raises ValueError for an unknown name.
+        """
+        pairs = zip(self._of(first), self._of(second), strict=True)
+        return median(above / below for above, below in pairs)
+
+    def of_ideal(self, name: str) -> float:
+        """Return how many times its predicted bound ``name`` took.
+
+        Raises ValueError for an unknown name, or one that had no ``ideal``.
+        """
+        self._of(name)
+        if name not in self.ideal:
+            raise ValueError(f"name is {name!r}; only {_listed(self.ideal)} had an ideal")
+        return self.median(name) / self.ideal[name]
+
+    def _of(self, name: str) -> list[float]:
+        if name not in self.samples:
+            raise ValueError(f"name is {name!r}; compared were {_listed(self.samples)}")
+        return self.samples[name]
+
+    def show(self) -> None:
+        """Show a table (median, range, ratio to the first, predicted bound) and bars."""
+        first = next(iter(self.samples))
+        headers = ["", "median", "range", f"against {first}"]
+        if self.ideal:
+            headers.append("predicted bound")
+        rows = []
+        for name, taken in self.samples.items():
+            row = [name, milliseconds(median(taken))]
+            row.append(f"{milliseconds(min(taken))} to {milliseconds(max(taken))}")
+            row.append(f"{self.ratio(name, first):.2f} times")
+            if self.ideal:
+                row.append(milliseconds(self.ideal[name]) if name in self.ideal else "")
+            rows.append(row)
+        show_table(headers, rows)
+        self._show_bars()
+
+    def _show_bars(self) -> None:
+        from support.lab.charts import bars
+
+        names = list(self.samples)
+        medians = [self.median(name) * 1000 for name in names]
+        figure = bars(
+            names,
+            medians,
+            unit="milliseconds, median",
+            bounds=[self.ideal[name] * 1000 if name in self.ideal else None for name in names],
+            ranges=[(min(self._of(n)) * 1000, max(self._of(n)) * 1000) for n in names],
+            labels=[milliseconds(value / 1000) for value in medians],
+        )
+        slowest = max(names, key=self.median)
+        quickest = min(names, key=self.median)
+        times = self.ratio(slowest, quickest)
+        summary = f"{slowest} takes {times:.3g} times as long as {quickest}"
+        rounds = len(self._of(slowest))
+        show_picture(
+            figure,
+            alt=f"Bars of the median times. {summary}.",
+            summary=f"{summary}, over {rounds} {'round' if rounds == 1 else 'rounds'}.",
+        )
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name} {milliseconds(self.median(name))}" for name in self.samples)
+        return f"<Comparison: {shown}>"
+
+
+async def compare(
+    contenders: Mapping[str, Contender],
+    *,
+    repeat: int = 5,
+    ideal: Mapping[str, float] | None = None,
+    warm_up: bool = True,
+    show: bool = True,
+) -> Comparison:
+    """Time the contenders in interleaved rounds and show a table and bars.
+
+    Args:
+        contenders: by name, functions without arguments; an awaitable that one returns is awaited,
+            a plain function runs as it is and so blocks the loop.
+        repeat: rounds that are timed. In each, every contender runs once, in an order that turns
+            from round to round.
+        ideal: by name, the bound that arithmetic predicts, in seconds.
+        warm_up: whether each runs once, untimed, before the first round.
+        show: whether to show the table and the bars.
+
+    Returns:
+        The comparison, which answers ``ratio``, ``median`` and ``of_ideal``.
+
+    Raises:
+        ValueError: there is no contender, ``repeat`` is below 1, or ``ideal`` names no contender
+            or is not above 0.
+        TypeError: a contender cannot be called.
+        Exception: what a contender raises.
+
+    The garbage collector rests while a contender runs, as in ``timeit``.
+    """
+    bounds = dict(ideal or {})
+    _check(contenders, repeat, bounds)
+    names = list(contenders)
+    if warm_up:
+        for name in names:
+            await _run(contenders[name])
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(repeat):
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            samples[name].append(await _timed(contenders[name]))
+    comparison = Comparison(samples, bounds)
+    if show:
+        comparison.show()
+    return comparison
+
+
+def _check(contenders: Mapping[str, Contender], repeat: int, ideal: Mapping[str, float]) -> None:
+    if not contenders:
+        raise ValueError("contenders is empty; give at least one function, by name")
+    for name, contender in contenders.items():
+        if inspect.iscoroutine(contender):
+            contender.close()
+            raise TypeError(f"contender {name!r} is a coroutine; pass the function, without ()")
+        if not callable(contender):
+            raise TypeError(f"contender {name!r} is {contender!r}; it must be a function")
+    if repeat < 1:
+        raise ValueError(f"repeat is {repeat!r}; it must be 1 or more")
+    for name, bound in ideal.items():
+        if name not in contenders:
+            raise ValueError(f"ideal names {name!r}; compared are {_listed(contenders)}")
+        if not (math.isfinite(bound) and bound > 0):
+            raise ValueError(f"ideal of {name!r} is {bound!r}; it must be above 0, in seconds")
+
+
+async def _run(contender: Contender) -> None:
+    outcome = contender()
+    if inspect.isawaitable(outcome):
+        await outcome
+
+
+async def _timed(contender: Contender) -> float:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        began = perf_counter()
+        await _run(contender)
+        return perf_counter() - began
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def milliseconds(seconds: float) -> str:
+    """Return ``seconds`` as text in milliseconds, with three figures where there are so many."""
+    value = seconds * 1000
+    if value >= 99.95:
+        return f"{value:,.0f} ms"
+    return f"{value:.1f} ms" if value >= 9.995 else f"{value:.2f} ms"

@@ -1,0 +1,118 @@
+"""A slider that runs a bounded experiment again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from IPython.display import display
+
+from support.lab.errors import LessonError
+
+PATIENCE = 0.15
+"""Seconds that a dial waits for the hand to come to rest before it runs."""
+
+
+class Dial:
+    """A slider, the output under it and the run in progress, if there is one."""
+
+    def __init__(
+        self, name: str, choices: Sequence[Any], run: Callable[[Any], Awaitable[Any]], start: Any
+    ) -> None:
+        import ipywidgets
+
+        self._run = run
+        self._task: asyncio.Task[None] | None = None
+        self.runs = 0
+        """How many runs were finished."""
+        self.slider = ipywidgets.SelectionSlider(
+            options=[(str(choice), choice) for choice in choices],
+            value=start,
+            description=name,
+            continuous_update=False,
+            style={"description_width": "initial"},
+            layout=ipywidgets.Layout(width="32em"),
+        )
+        self.output = ipywidgets.Output()
+        self.slider.observe(self._moved, names="value")
+        self.widget = ipywidgets.VBox([self.slider, self.output])
+        self.widget.add_class("course-dial")
+
+    def _moved(self, change: Any) -> None:
+        self.turn(change["new"])
+
+    def turn(self, value: Any) -> "asyncio.Task[None]":
+        """Start a run with ``value`` and cancel the one before; return the task that runs it."""
+        before = self._task
+        self._task = asyncio.get_running_loop().create_task(self._again(before, value))
+        return self._task
+
+    async def _again(self, before: "asyncio.Task[None] | None", value: Any) -> None:
+        if before is not None and not before.done():
+            before.cancel()
+            with suppress(asyncio.CancelledError):
+                await before
+        await asyncio.sleep(PATIENCE)
+        self.output.clear_output(wait=True)
+        with self.output:
+            try:
+                await self._run(value)
+            except LessonError as error:
+                print(error)
+            except Exception as error:
+                print(f"{self.slider.description} = {value} ended with {error!r}")
+        self.runs += 1
+
+    async def close(self) -> None:
+        """Cancel the run in progress and wait until it has ended."""
+        task, self._task = self._task, None
+        self.slider.disabled = True
+        if task is not None and not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+_open: dict[str, Dial] = {}
+
+
+async def dial(
+    name: str, choices: Sequence[Any], run: Callable[[Any], Awaitable[Any]], *, start: Any = None
+) -> Dial:
+    """Run an experiment once and show its result, then a slider that runs it again.
+
+    Args:
+        name: what the slider sets, shown beside it. A second dial of one name closes the first.
+        choices: the values on the slider, in order.
+        run: an async function of one of them, which shows what it finds; bounded to a second or so.
+        start: the value of the first run; the first of ``choices`` unless given.
+
+    Returns:
+        The dial. Moving the slider cancels the run in progress and starts another.
+
+    Raises:
+        ValueError: ``choices`` is empty or ``start`` is none of them.
+        Exception: what the first run raises.
+    """
+    values = list(choices)
+    if not values:
+        raise ValueError("choices is empty; a dial needs at least one value")
+    first = values[0] if start is None else start
+    if first not in values:
+        raise ValueError(f"start is {start!r}; it must be one of {values!r}")
+    if name in _open:
+        await _open.pop(name).close()
+    await run(first)
+    turned = _open[name] = Dial(name, values, run, first)
+    display(
+        {
+            "text/plain": f"A dial: {name}, {values[0]} to {values[-1]}. Run the cell to move it.",
+            "application/vnd.jupyter.widget-view+json": {
+                "version_major": 2,
+                "version_minor": 0,
+                "model_id": turned.widget.model_id,
+            },
+        },
+        raw=True,
+    )
+    return turned

@@ -1,0 +1,116 @@
+"""Ask for a number before a run, and put it beside the measurement after it."""
+
+import html
+import math
+from typing import Any
+
+from IPython.display import display
+
+from support.lab.display import show_table
+from support.lab.errors import LessonError
+
+
+class Prediction:
+    """A question, and the learner's answer once there is one."""
+
+    def __init__(self, question: str, between: tuple[float, float], unit: str) -> None:
+        self.question = question
+        self.between = between
+        self.unit = unit
+        self._guess: float | None = None
+        self._box: Any = None
+
+    @property
+    def guess(self) -> float | None:
+        """The number that the learner entered, in ``unit``; None before there is one."""
+        typed = self._box.value if self._box is not None else ""
+        if not typed.strip():
+            return self._guess
+        try:
+            number = float(typed.replace(",", "."))
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise LessonError(f"you answered {typed!r}; answer {self.question!r} with a number")
+        return number
+
+    def answer(self, number: float) -> None:
+        """Answer in code instead of in the box, in ``unit``. Raises ValueError if not finite."""
+        if not math.isfinite(number):
+            raise ValueError(
+                f"number is {number!r}; it must be finite, in {self.unit or 'numbers'}"
+            )
+        self._guess = float(number)
+        if self._box is not None:
+            self._box.value = f"{number:g}"
+
+    def reveal(self, measured: float, *, bound: float | None = None) -> None:
+        """Show the prediction, what arithmetic says (``bound``) and ``measured``, all in ``unit``.
+
+        Raises LessonError when what the learner typed is not a number.
+        """
+        guess = self.guess
+        rows = [["you said", "nothing yet" if guess is None else self._text(guess)]]
+        if bound is not None:
+            rows.append(["arithmetic says", self._text(bound)])
+        rows.append(["measured", self._text(measured)])
+        if guess is not None and measured:
+            rows.append(["you were at", f"{guess / measured:.2f} times the measurement"])
+        show_table([self.question, ""], rows)
+
+    def _text(self, number: float) -> str:
+        return (
+            f"{number:.3g} {self.unit}".strip() if number < 1000 else f"{number:,.0f} {self.unit}"
+        )
+
+    def __repr__(self) -> str:
+        return f"Your prediction, please: {self.question}"
+
+
+def predict(question: str, *, between: tuple[float, float], unit: str = "ms") -> Prediction:
+    """Show a box for the learner's prediction and return it; nothing waits for the answer.
+
+    Args:
+        question: what is asked, unit aside.
+        between: the least and the greatest answer that can be meant; shown as a help.
+        unit: the unit of the answer; empty for a bare number.
+
+    Raises:
+        ValueError: ``question`` is empty, or ``between`` is not two finite numbers in order.
+    """
+    if not question.strip():
+        raise ValueError(f"question is {question!r}; it must say what to predict")
+    least, most = between
+    if not (math.isfinite(least) and math.isfinite(most) and least < most):
+        raise ValueError(f"between is {between!r}; it must be two finite numbers, the least first")
+    prediction = Prediction(question, between, unit)
+    prediction._box = _box(prediction)
+    return prediction
+
+
+def _box(prediction: Prediction) -> Any:
+    import ipywidgets
+
+    least, most = prediction.between
+    box = ipywidgets.Text(
+        placeholder=f"{least:g} to {most:g}",
+        layout=ipywidgets.Layout(width="9em"),
+    )
+    box.add_class("course-prediction")
+    unit = f"{prediction.unit}, " if prediction.unit else ""
+    label = ipywidgets.HTML(
+        f"<label><b>Predict</b>: {html.escape(prediction.question)}? ({unit}then run on)</label>"
+    )
+    row = ipywidgets.HBox([label, box])
+    display(
+        {
+            "text/plain": f"{prediction!r} ({least:g} to {most:g} {prediction.unit})",
+            "application/vnd.jupyter.widget-view+json": {
+                "version_major": 2,
+                "version_minor": 0,
+                "model_id": row.model_id,
+            },
+        },
+        raw=True,
+    )
+    return box

@@ -1,0 +1,246 @@
+"""What an x-ray recorded, and the questions that claims and checks ask of it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from support.lab.trace import TaskTrace
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One step that kept the loop to itself. ``began`` and ``ended`` in seconds since the start."""
+
+    name: str
+    began: float
+    ended: float
+
+    @property
+    def duration(self) -> float:
+        """How long nobody else could run, in seconds."""
+        return self.ended - self.began
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One task as the picture shows it. Times are seconds since the recording began."""
+
+    name: str
+    depth: int
+    loop: int
+    outcome: str
+    error: str
+    steps: tuple[tuple[float, float, str], ...]
+    has_children: bool
+    library: bool
+
+    @property
+    def began(self) -> float:
+        """When the task's first step began."""
+        return self.steps[0][0]
+
+    @property
+    def ended(self) -> float:
+        """When the task's last step ended; for a pending task, the last that was seen."""
+        return self.steps[-1][1]
+
+    @cached_property
+    def waits(self) -> dict[str, list[Interval]]:
+        """Waits by the name of the awaited coroutine, in the order of their first appearance.
+
+        Suspensions of one name that follow one another are one wait.
+        """
+        found: dict[str, list[Interval]] = {}
+        last = ""
+        for (_, ended, label), (resumed, _, _) in zip(self.steps, self.steps[1:], strict=False):
+            name = label or self.name
+            spans = found.setdefault(name, [])
+            if name == last:
+                spans[-1] = (spans[-1][0], resumed)
+            else:
+                spans.append((ended, resumed))
+            last = name
+        return found
+
+
+class Recording:
+    """The steps of every task of one run. All times are in seconds."""
+
+    def __init__(
+        self,
+        traces: Iterable[TaskTrace],
+        *,
+        title: str,
+        start: float,
+        end: float,
+        held: float,
+        result: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self.title = title
+        self.start = start
+        self.held = held
+        self.duration = end - start
+        """From the first step to the answer, in seconds."""
+        self.error = error
+        """The exception that ended the run, if it was one that ``catch`` names; otherwise None."""
+        self._result = result
+        self.lanes = tuple(_lanes([trace for trace in traces if trace.steps], start))
+        """Every task, a parent above its children, in the order of their making."""
+
+    @property
+    def result(self) -> Any:
+        """What the coroutine returned; raises the caught exception if there was one instead."""
+        if self.error is not None:
+            raise self.error
+        return self._result
+
+    @property
+    def tasks(self) -> tuple[Lane, ...]:
+        """The lanes that are drawn: tasks of the course's code, not those that a library keeps."""
+        return tuple(lane for lane in self.lanes if not lane.library)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the drawn tasks, from the top."""
+        return [lane.name for lane in self.tasks]
+
+    @property
+    def started(self) -> list[str]:
+        """Names of the tasks in the order of their first steps."""
+        return [lane.name for lane in sorted(self.tasks, key=lambda lane: lane.began)]
+
+    @property
+    def order(self) -> list[str]:
+        """Names of the tasks that ended while the recording ran, in the order in which they did."""
+        ended = [lane for lane in self.tasks if lane.outcome != "pending"]
+        return [lane.name for lane in sorted(ended, key=lambda lane: lane.ended)]
+
+    @property
+    def cancelled(self) -> list[str]:
+        """Names of the tasks that ended cancelled, from the top."""
+        return [lane.name for lane in self.tasks if lane.outcome == "cancelled"]
+
+    @property
+    def failed(self) -> list[tuple[str, str]]:
+        """Names of the tasks that ended with an exception, each with the exception's type."""
+        return [(lane.name, lane.error) for lane in self.tasks if lane.outcome == "failed"]
+
+    @property
+    def pending(self) -> list[str]:
+        """Names of the tasks that had not ended when the recording did."""
+        return [lane.name for lane in self.tasks if lane.outcome == "pending"]
+
+    @property
+    def steps(self) -> int:
+        """How many steps were recorded, those of a library's tasks included."""
+        return sum(len(lane.steps) for lane in self.lanes)
+
+    def waits(self, name: str) -> list[Interval]:
+        """Return the waits in coroutines called ``name``, of all tasks, by their beginning."""
+        spans = [span for lane in self.lanes for span in lane.waits.get(name, [])]
+        if not spans:
+            self._known(name)
+        return sorted(spans)
+
+    def peak_in_flight(self, *names: str) -> int:
+        """Return how many tasks at most were in flight at once.
+
+        With ``names``, only tasks so called, and tasks while they wait in coroutines so called.
+        Without, all drawn tasks but those that made tasks of their own: a parent that waits for its
+        children is not counted beside them.
+
+        Raises ValueError for a name that the recording has not seen.
+        """
+        for name in names:
+            self._known(name)
+        spans: list[Interval] = []
+        for lane in self.tasks if not names else self.lanes:
+            if not names:
+                if not lane.has_children:
+                    spans.append((lane.began, lane.ended))
+            elif lane.name in names:
+                spans.append((lane.began, lane.ended))
+            else:
+                for name in names:
+                    spans.extend(lane.waits.get(name, []))
+        return _peak(spans)
+
+    @property
+    def holds(self) -> list[Hold]:
+        """Steps that took at least ``held`` seconds, by their beginning."""
+        return self._holds_where(lambda duration: duration >= self.held)
+
+    @property
+    def longest_hold(self) -> float:
+        """How long the longest single step kept the loop, in seconds."""
+        return max((hold.duration for hold in self._holds_where(lambda _: True)), default=0.0)
+
+    def _holds_where(self, long: Callable[[float], bool]) -> list[Hold]:
+        found = [
+            Hold(lane.name, began, ended)
+            for lane in self.lanes
+            for began, ended, _ in lane.steps
+            if long(ended - began)
+        ]
+        return sorted(found, key=lambda hold: hold.began)
+
+    def _known(self, name: str) -> None:
+        known = {lane.name for lane in self.lanes}
+        known.update(*(lane.waits for lane in self.lanes))
+        if name not in known:
+            raise ValueError(f"name is {name!r}; this recording has {', '.join(sorted(known))}")
+
+    def __repr__(self) -> str:
+        milliseconds = self.duration * 1000
+        return f"<Recording {self.title!r}: {len(self.tasks)} tasks, {milliseconds:.0f} ms>"
+
+
+def _peak(spans: Iterable[Interval]) -> int:
+    changes = sorted(
+        change for began, ended in spans for change in ((began, 1), (ended, -1))
+    )  # at one instant an end (-1) sorts before a beginning (+1)
+    peak = current = 0
+    for _, change in changes:
+        current += change
+        peak = max(peak, current)
+    return peak
+
+
+def _lanes(traces: list[TaskTrace], start: float) -> Iterable[Lane]:
+    children: dict[int, list[TaskTrace]] = {}
+    roots: list[TaskTrace] = []
+    known = {id(trace) for trace in traces}
+    for trace in traces:
+        if trace.parent is not None and id(trace.parent) in known:
+            children.setdefault(id(trace.parent), []).append(trace)
+        else:
+            roots.append(trace)
+
+    def lane(trace: TaskTrace, depth: int) -> Lane:
+        own = trace.function if trace.ours else trace.outermost or trace.function
+        mine = [child for child in children.get(id(trace), []) if not _is_library(child)]
+        return Lane(
+            name=trace.given_name or own,
+            depth=depth,
+            loop=trace.loop,
+            outcome=trace.outcome,
+            error=trace.error,
+            steps=tuple((b - start, e - start, label) for b, e, label in trace.steps),
+            has_children=bool(mine),
+            library=_is_library(trace),
+        )
+
+    stack = [(trace, 0) for trace in reversed(roots)]
+    while stack:
+        trace, depth = stack.pop()
+        yield lane(trace, depth)
+        below = depth if _is_library(trace) else depth + 1
+        stack.extend((child, below) for child in reversed(children.get(id(trace), [])))
+
+
+def _is_library(trace: TaskTrace) -> bool:
+    return not (trace.ours or trace.outermost or trace.given_name)
