@@ -34,6 +34,7 @@ class Lane:
     outcome: str
     error: str
     steps: tuple[tuple[float, float, str], ...]
+    calls: frozenset[int]
     has_children: bool
     library: bool
 
@@ -51,14 +52,16 @@ class Lane:
     def waits(self) -> dict[str, list[Interval]]:
         """Waits by the name of the awaited coroutine, in the order of their first appearance.
 
-        Suspensions of one name that follow one another are one wait.
+        Suspensions of one call that follow one another are one wait; another call of the same
+        coroutine function begins another. Those of one async generator are one wait.
         """
         found: dict[str, list[Interval]] = {}
         last = ""
-        for (_, ended, label), (resumed, _, _) in zip(self.steps, self.steps[1:], strict=False):
+        pairs = zip(self.steps, self.steps[1:], strict=False)
+        for place, ((_, ended, label), (resumed, _, _)) in enumerate(pairs):
             name = label or self.name
             spans = found.setdefault(name, [])
-            if name == last:
+            if name == last and (place not in self.calls or name == self.name):
                 spans[-1] = (spans[-1][0], resumed)
             else:
                 spans.append((ended, resumed))
@@ -230,6 +233,7 @@ def _lanes(traces: list[TaskTrace], start: float) -> Iterable[Lane]:
             outcome=trace.outcome,
             error=trace.error,
             steps=tuple((b - start, e - start, label) for b, e, label in trace.steps),
+            calls=frozenset(trace.calls),
             has_children=bool(mine),
             library=_is_library(trace),
         )

@@ -9,22 +9,38 @@ protocol and ``cr_await``.
 import asyncio
 import gc
 import inspect
+import os
+import re
+import site
+import sys
 import sysconfig
 import weakref
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from types import CodeType, CoroutineType, GeneratorType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
-LAB_FOLDER = str(Path(__file__).parent)
+import anyio
+
+
+def _folder(path: str | Path) -> str:
+    return f"{path}{os.sep}"
+
+
+LAB_FOLDER = _folder(Path(__file__).parent)
 LIBRARY_FOLDERS = tuple(
-    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    | {str(Path(asyncio.__file__).parent.parent)}
+    {_folder(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    | {_folder(path) for path in (*site.getsitepackages(), site.getusersitepackages())}
+    | {_folder(Path(module.__file__).parent.parent) for module in (asyncio, anyio)}
 )
+TASK_MAKERS = tuple(_folder(Path(module.__file__).parent) for module in (asyncio, anyio))
+AUTOMATIC_NAME = re.compile(r"Task-\d+|None")
+"""Python 3.13.0 names a task ``None`` that a task factory made and nobody named."""
 
 Step = tuple[float, float, str]
 
@@ -35,13 +51,17 @@ class TaskTrace:
 
     ``steps`` holds ``(began, ended, label)``: the label names the innermost coroutine of the
     course's own code that the task was suspended in when the step ended, and is empty for none.
+    ``calls`` holds the places in ``steps`` at which that was another coroutine than one step
+    before, so that two calls of one function, one after another, read as two.
     """
 
     qualified: str
     parent: "TaskTrace | None"
     loop: int
     ours: bool
+    of_anyio: bool = False
     steps: list[Step] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
     outermost: str = ""
     given_name: str = ""
     outcome: str = "pending"
@@ -55,14 +75,24 @@ class TaskTrace:
         """
         task = None if self.task is None else self.task()
         if task is not None:
-            name = task.get_name()
-            automatic = name.startswith("Task-") or name.endswith(f".{self.qualified}")
-            self.given_name = "" if automatic else name
+            self.note_name_of(task)
+
+    def note_name_of(self, task: "asyncio.Task[Any]") -> None:
+        """Keep the name of ``task``, which is this trace's, in the same way."""
+        name = task.get_name()
+        automatic = AUTOMATIC_NAME.fullmatch(name) or (self.of_anyio and _is_path(name))
+        self.given_name = "" if automatic else name
 
     @property
     def function(self) -> str:
         """The last part of the coroutine's qualified name."""
         return short_name(self.qualified)
+
+
+def _is_path(name: str) -> bool:
+    """Return whether ``name`` is a module's, or a module's and something's in it."""
+    parts = name.split(".")
+    return any(".".join(parts[:end]) in sys.modules for end in range(1, len(parts) + 1))
 
 
 def is_ours(code: CodeType) -> bool:
@@ -119,32 +149,54 @@ class Recorder:
             weakref.WeakKeyDictionary()
         )
 
-    def wrap(self, coroutine: Coroutine) -> tuple[Coroutine, TaskTrace]:
+    def watches(self, scope: "tuple[Recorder, ...]", creator: "asyncio.Task[Any] | None") -> bool:
+        """Return whether a task that ``creator`` makes in ``scope`` belongs to this recording."""
+        return self.on and (
+            self.everything or self in scope or (creator is not None and creator in self._by_task)
+        )
+
+    def wrap(
+        self, coroutine: Coroutine, creator: "asyncio.Task[Any] | None"
+    ) -> tuple[Coroutine, TaskTrace]:
         """Return ``coroutine`` wrapped, and the trace that its steps will be written to."""
-        code = getattr(coroutine, "cr_code", None)
-        name = getattr(coroutine, "__qualname__", type(coroutine).__qualname__)
-        creator = asyncio.current_task()
+        core = coroutine
+        while isinstance(core, Traced):
+            core = core.wrapped
+        subject = _behind_anyio(core)
+        code = getattr(subject, "cr_code", None)
+        name = getattr(subject, "__qualname__", type(subject).__qualname__)
         trace = TaskTrace(
             qualified=name,
             parent=self._by_task.get(creator) if creator is not None else None,
             loop=self.loop_number,
-            ours=code is not None
-            and (is_ours(code) or short_name(name) != short_name(code.co_qualname)),
+            ours=(code is not None and is_ours(code))
+            or (code is not None and short_name(name) != short_name(code.co_qualname))
+            or _asked_for_by_us(),
+            of_anyio=subject is not core,
         )
         self.traces.append(trace)
-        return Traced(coroutine, self._drive(coroutine, trace)), trace
+        driver = self._drive(coroutine, core, trace)
+        next(driver)
+        return Traced(coroutine, driver), trace
 
     def adopt(self, task: "asyncio.Task[Any]", trace: TaskTrace) -> None:
         """Remember which trace belongs to ``task``."""
-        trace.task = weakref.ref(task)
-        self._by_task[task] = trace
+        if trace.task is None:
+            trace.task = weakref.ref(task)
+            self._by_task[task] = trace
+
+    def _adopt_current(self, trace: TaskTrace) -> None:
+        """An eager task runs before its factory could return it, so its first step adopts it."""
+        with suppress(RuntimeError):  # no loop: somebody drives the coroutine by hand
+            task = asyncio.current_task()
+            if task is not None:
+                self.adopt(task, trace)
 
     def stop(self) -> None:
         """End the recording; a task that goes on is no longer watched."""
         self.on = False
         for trace in self.traces:
-            if trace.outcome == "pending":
-                trace.note_name()
+            trace.note_name()
 
     def _label(self, code: CodeType) -> str:
         label = short_name(code.co_qualname) if is_ours(code) else ""
@@ -152,21 +204,40 @@ class Recorder:
         self._codes.append(code)  # an id stays this code's only while the code lives
         return label
 
-    def _drive(self, coroutine: Any, trace: TaskTrace) -> Generator:
-        """Run ``coroutine`` as ``yield from`` would, and note each step."""
+    def _drive(self, coroutine: Any, root: Any, trace: TaskTrace) -> Generator:
+        """Run ``coroutine`` as ``yield from`` would, and note each step.
+
+        ``root`` is the coroutine whose awaits are named: ``coroutine`` itself, or what is inside it
+        when another recorder has wrapped it already. The first ``yield`` comes before the first
+        step, so that an exception thrown into a task that has not started yet reaches it.
+        """
+        __tracebackhide__ = True
         send = coroutine.send
         append = trace.steps.append
         labels = self._labels
         clock = perf_counter
         coroutine_type = CoroutineType
-        native = type(coroutine) is coroutine_type
-        root_label = self._label(coroutine.cr_code) if native else ""
+        native = type(root) is coroutine_type
+        root_label = self._label(root.cr_code) if native else ""
         trace.outermost = root_label
         named = bool(root_label)
-        anchor: Any = coroutine
+        anchor: Any = root
         anchor_label = root_label
+        last_anchor: Any = root
         thrown: BaseException | None = None
+        awaited: Any = None
+        started = False
         while True:
+            try:
+                yield awaited
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:
+                thrown = error
+            if not started:
+                started = True
+                self._adopt_current(trace)
             began = clock()
             try:
                 if thrown is None:
@@ -187,45 +258,40 @@ class Recorder:
                 if isinstance(ending, StopIteration):
                     return ending.value
                 raise
-            if self.on:
-                ended = clock()
-                label = anchor_label
-                # The innermost coroutine of ours found last time is still on the stack of awaits
-                # unless it has finished, so the walk starts there.
-                inner = anchor.cr_await if native else None
-                if inner is None and anchor is not coroutine:
-                    anchor, label = coroutine, root_label
-                    inner = coroutine.cr_await
-                while inner is not None:
+            if not self.on:
+                continue
+            ended = clock()
+            # The innermost coroutine of ours found last time is still on the stack of awaits
+            # unless it has finished, so the walk starts there.
+            inner = anchor.cr_await if native else None
+            if inner is None and anchor is not root:
+                anchor, anchor_label = root, root_label
+                inner = root.cr_await
+            label = anchor_label
+            while inner is not None:
+                if type(inner) is not coroutine_type:
+                    inner = _behind(inner)
                     if type(inner) is not coroutine_type:
-                        inner = _behind(inner)
-                        if type(inner) is not coroutine_type:
-                            if inner is None:
-                                break
-                            found = self._of_generator(inner)
-                            label = found or label
-                            inner = _awaited_by(inner)
-                            continue
-                    code = inner.cr_code
-                    found = labels.get(id(code))
-                    if found is None:
-                        found = self._label(code)
-                    if found:
-                        label = found
-                        anchor = inner
-                    inner = inner.cr_await
-                if not named and label:
-                    trace.outermost = self._outermost(coroutine)
-                    named = True
-                anchor_label = label
-                append((began, ended, label))
-            try:
-                yield awaited
-            except GeneratorExit:
-                coroutine.close()
-                raise
-            except BaseException as error:
-                thrown = error
+                        if inner is None:
+                            break
+                        label = self._of_generator(inner) or label
+                        inner = _awaited_by(inner)
+                        continue
+                code = inner.cr_code
+                found = labels.get(id(code))
+                if found is None:
+                    found = self._label(code)
+                if found:
+                    label = anchor_label = found
+                    anchor = inner
+                inner = inner.cr_await
+            if anchor is not last_anchor:
+                last_anchor = anchor
+                trace.calls.append(len(trace.steps))
+            if not named and label:
+                trace.outermost = self._outermost(root)
+                named = True
+            append((began, ended, label))
 
     def _of_generator(self, generator: Any) -> str:
         code = getattr(generator, "ag_code", None) or getattr(generator, "gi_code", None)
@@ -259,15 +325,17 @@ def _outcome(ending: BaseException) -> str:
 def _behind(awaitable: Any) -> Any:
     """Return the coroutine or generator that an opaque awaitable stands for, or None.
 
-    ``asend()`` of an async generator and ``coroutine.__await__()`` have no attribute that leads on,
-    so the garbage collector is asked what they refer to.
+    ``asend()`` of an async generator, ``anext()`` and ``coroutine.__await__()`` have no attribute
+    that leads on, so the garbage collector is asked what they refer to.
     """
-    if isinstance(awaitable, GeneratorType) or inspect.isasyncgen(awaitable):
+    kind = type(awaitable)
+    if kind is GeneratorType or kind is AsyncGeneratorType or kind is CoroutineType:
         return awaitable
-    if type(awaitable).__name__ in _OPAQUE:
+    if kind.__name__ in _OPAQUE:
         for referred in gc.get_referents(awaitable):
-            if inspect.isasyncgen(referred) or isinstance(referred, CoroutineType):
-                return referred
+            found = _behind(referred)
+            if found is not None:
+                return found
     return None
 
 
@@ -281,6 +349,32 @@ def _awaited_by(awaitable: Any) -> Any:
         if hasattr(awaitable, attribute):
             return getattr(awaitable, attribute)
     return None
+
+
+def _behind_anyio(coroutine: Any) -> Any:
+    """Return the coroutine that an AnyIO task group was given: it runs it inside one of its own."""
+    if getattr(coroutine, "__qualname__", "") == "TaskHandle._run_coro":
+        frame = coroutine.cr_frame
+        handle = None if frame is None else frame.f_locals.get("self")
+        return getattr(handle, "coro", coroutine)
+    return coroutine
+
+
+def _asked_for_by_us() -> bool:
+    """Return whether code of ours asked for the task that is being made right now.
+
+    Between it and the task factory stand plain functions of asyncio and AnyIO, such as ``gather``
+    and ``start_soon``; a coroutine of theirs that makes a task does so for itself.
+    """
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        if not code.co_filename.startswith((LAB_FOLDER, *TASK_MAKERS)):
+            return is_ours(code)
+        if code.co_flags & inspect.CO_COROUTINE and code.co_qualname != "TaskGroup.start":
+            return False
+        frame = frame.f_back
+    return False
 
 
 _in_scope: ContextVar[tuple[Recorder, ...]] = ContextVar("_in_scope", default=())
@@ -298,11 +392,13 @@ class _Factory:
     ) -> "asyncio.Future[Any]":
         context = options.get("context")
         scope = _in_scope.get() if context is None else context.get(_in_scope, ())
+        creator = asyncio.current_task(loop)
         watching: list[tuple[Recorder, TaskTrace]] = []
-        for recorder in self.recorders:
-            if recorder.on and (recorder.everything or recorder in scope):
-                coro, trace = recorder.wrap(coro)
-                watching.append((recorder, trace))
+        if asyncio.iscoroutine(coro):
+            for recorder in self.recorders:
+                if recorder.watches(scope, creator):
+                    coro, trace = recorder.wrap(coro, creator)
+                    watching.append((recorder, trace))
         if self.previous is None:
             task: asyncio.Future[Any] = asyncio.Task(coro, loop=loop, **options)
         else:
@@ -310,23 +406,25 @@ class _Factory:
         if isinstance(task, asyncio.Task):
             for recorder, trace in watching:
                 recorder.adopt(task, trace)
+                if task.done():  # an eager task: it is given its name after its end
+                    loop.call_soon(trace.note_name_of, task)
         return task
 
 
-def attach(recorder: Recorder) -> None:
-    """Let ``recorder`` watch the tasks made on the running loop from now on."""
+def attach(recorder: Recorder) -> asyncio.AbstractEventLoop:
+    """Let ``recorder`` watch the tasks made on the running loop from now on; return that loop."""
     loop = asyncio.get_running_loop()
     factory = loop.get_task_factory()
     if not isinstance(factory, _Factory):
         factory = _Factory(loop)
         loop.set_task_factory(factory)
     factory.recorders.append(recorder)
+    return loop
 
 
-def detach(recorder: Recorder) -> None:
-    """Stop ``recorder`` and, if it was the last one, give the running loop its own factory back."""
+def detach(recorder: Recorder, loop: asyncio.AbstractEventLoop) -> None:
+    """Stop ``recorder`` and, if it was the last one, give ``loop`` its own factory back."""
     recorder.stop()
-    loop = asyncio.get_running_loop()
     factory = loop.get_task_factory()
     if isinstance(factory, _Factory) and recorder in factory.recorders:
         factory.recorders.remove(recorder)
@@ -334,7 +432,9 @@ def detach(recorder: Recorder) -> None:
             loop.set_task_factory(factory.previous)
 
 
-def on_loop(loop: asyncio.AbstractEventLoop, act: Callable[[], None], *, wait: float = 5.0) -> None:
+def on_loop(
+    loop: asyncio.AbstractEventLoop, act: Callable[[], object], *, wait: float = 5.0
+) -> None:
     """Call ``act`` in the thread of ``loop`` and wait until it is done, ``wait`` seconds at most.
 
     Raises TimeoutError when the loop does not get to it in time, and what ``act`` raises.

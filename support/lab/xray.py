@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import math
 from collections.abc import Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -50,31 +51,42 @@ async def xray(
         The recording, with ``result``, what the coroutine returned.
 
     Raises:
-        TypeError: ``coroutine`` is not a coroutine.
+        TypeError: ``coroutine`` is not a coroutine, ``catch`` names something that is no exception,
+            ``against`` holds something that is no recording, or ``server`` has no loop.
+        ValueError: ``held`` is not above 0, or ``server`` runs on this very loop.
         Exception: whatever the coroutine raises and ``catch`` does not name.
 
     Tasks that existed before, threads and other processes have no lane. The garbage collector rests
     meanwhile, as it does in ``timeit``. Recording adds about half the cost of a bare step.
     """
+    __tracebackhide__ = True
     name = _checked(coroutine)
     threshold = ms(10) if held is None else held
-    if threshold <= 0:
+    above = [against] if isinstance(against, Recording) else against
+    try:
+        _check_options(threshold, above, server, catch)
+    except BaseException:
         coroutine.close()
-        raise ValueError(f"held is {held!r}; it must be above 0, in seconds")
+        raise
     recorder = Recorder()
     watched = [recorder]
     if server is not None:
         watched.append(Recorder(everything=True, loop_number=1))
     result: Any = None
     failure: BaseException | None = None
-    with _gc_at_rest(), _recording(recorder, server, watched[-1]):
-        root = asyncio.create_task(coroutine, context=in_scope_of(recorder))
-        start = perf_counter()
-        try:
-            result = await root
-        except catch as error:
-            failure = error
-        end = perf_counter()
+    root: asyncio.Task[T] | None = None
+    try:
+        with _gc_at_rest(), _recording(recorder, server, watched[-1]):
+            root = asyncio.create_task(coroutine, context=in_scope_of(recorder))
+            start = perf_counter()
+            try:
+                result = await root
+            except catch as error:
+                failure = error
+            end = perf_counter()
+    finally:
+        if root is None:
+            coroutine.close()
     traces = [trace for one in watched for trace in one.traces]
     own = traces[0].steps
     recording = Recording(
@@ -87,7 +99,6 @@ async def xray(
         error=failure,
     )
     if show:
-        above = [against] if isinstance(against, Recording) else list(against)
         show_xray(*above, recording)
     return recording
 
@@ -122,9 +133,28 @@ def _checked(coroutine: Any) -> str:
     return short_name(coroutine.__qualname__)
 
 
+def _check_options(held: Any, against: Any, server: Any, catch: Any) -> None:
+    number = isinstance(held, int | float)
+    if not (number and math.isfinite(held) and held > 0):
+        raise ValueError(f"held is {held!r}; it must be a number above 0, in seconds")
+    listed = isinstance(against, Sequence)
+    if not (listed and all(isinstance(other, Recording) for other in against)):
+        raise TypeError(f"against is {against!r}; it must be a recording or a list of them")
+    for kind in catch if isinstance(catch, tuple) else (catch,):
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"catch is {catch!r}; it must be an exception type or a tuple of them")
+    if server is None:
+        return
+    loop = getattr(server, "loop", None)
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        raise TypeError(f"server is {server!r}; it must have a loop, as what serve() gives has")
+    if loop is asyncio.get_running_loop():
+        raise ValueError(f"server is {server!r}; it runs on this loop, whose tasks are seen anyway")
+
+
 @contextmanager
 def _recording(recorder: Recorder, server: HasLoop | None, remote: Recorder) -> Generator[None]:
-    attach(recorder)
+    home = attach(recorder)
     try:
         if server is None:
             yield
@@ -133,9 +163,9 @@ def _recording(recorder: Recorder, server: HasLoop | None, remote: Recorder) -> 
         try:
             yield
         finally:
-            on_loop(server.loop, lambda: detach(remote))
+            on_loop(server.loop, lambda: detach(remote, server.loop))
     finally:
-        detach(recorder)
+        detach(recorder, home)
 
 
 @contextmanager
