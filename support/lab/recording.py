@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from support.lab.trace import TaskTrace
+from support.lab.trace import Call, TaskTrace
 
 Interval = tuple[float, float]
 
@@ -34,7 +34,8 @@ class Lane:
     outcome: str
     error: str
     steps: tuple[tuple[float, float, str], ...]
-    calls: frozenset[int]
+    calls: tuple[Call, ...]
+    changes: frozenset[int]
     has_children: bool
     library: bool
 
@@ -48,9 +49,25 @@ class Lane:
         """When the task's last step ended; for a pending task, the last that was seen."""
         return self.steps[-1][1]
 
+    def spans(self, name: str) -> list[Interval]:
+        """Return when the task waited in a coroutine called ``name`` or in what that awaited.
+
+        From the first suspension to the last resumption of each call; a call inside another of
+        the same name is part of it.
+        """
+        spans = [
+            (
+                self.steps[call.first][1],
+                self.steps[-1][1] if call.last is None else self.steps[call.last][0],
+            )
+            for call in self.calls
+            if call.name == name
+        ]
+        return _joined(spans or self.waits.get(name, []))
+
     @cached_property
     def waits(self) -> dict[str, list[Interval]]:
-        """Waits by the name of the awaited coroutine, in the order of their first appearance.
+        """Waits by the name of the innermost coroutine, in the order of their first appearance.
 
         Suspensions of one call that follow one another are one wait; another call of the same
         coroutine function begins another. Those of one async generator are one wait.
@@ -61,7 +78,7 @@ class Lane:
         for place, ((_, ended, label), (resumed, _, _)) in enumerate(pairs):
             name = label or self.name
             spans = found.setdefault(name, [])
-            if name == last and (place not in self.calls or name == self.name):
+            if name == last and (place not in self.changes or name == self.name):
                 spans[-1] = (spans[-1][0], resumed)
             else:
                 spans.append((ended, resumed))
@@ -143,8 +160,14 @@ class Recording:
         return sum(len(lane.steps) for lane in self.lanes)
 
     def waits(self, name: str) -> list[Interval]:
-        """Return the waits in coroutines called ``name``, of all tasks, by their beginning."""
-        spans = [span for lane in self.lanes for span in lane.waits.get(name, [])]
+        """Return the waits in coroutines called ``name``, of all tasks, by their beginning.
+
+        One wait per call, from its first suspension to its last resumption. Those of one async
+        generator that follow one another are one wait.
+
+        Raises ValueError for a name that the recording has not seen.
+        """
+        spans = [span for lane in self.lanes for span in lane.spans(name)]
         if not spans:
             self._known(name)
         return sorted(spans)
@@ -168,8 +191,7 @@ class Recording:
             elif lane.name in names:
                 spans.append((lane.began, lane.ended))
             else:
-                for name in names:
-                    spans.extend(lane.waits.get(name, []))
+                spans.extend(_joined([span for name in names for span in lane.spans(name)]))
         return _peak(spans)
 
     @property
@@ -194,12 +216,24 @@ class Recording:
     def _known(self, name: str) -> None:
         known = {lane.name for lane in self.lanes}
         known.update(*(lane.waits for lane in self.lanes))
+        known.update(call.name for lane in self.lanes for call in lane.calls)
         if name not in known:
             raise ValueError(f"name is {name!r}; this recording has {', '.join(sorted(known))}")
 
     def __repr__(self) -> str:
         milliseconds = self.duration * 1000
         return f"<Recording {self.title!r}: {len(self.tasks)} tasks, {milliseconds:.0f} ms>"
+
+
+def _joined(spans: Iterable[Interval]) -> list[Interval]:
+    """Return ``spans`` by their beginning, those that overlap as one."""
+    joined: list[Interval] = []
+    for began, ended in sorted(spans):
+        if joined and began < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], ended))
+        else:
+            joined.append((began, ended))
+    return joined
 
 
 def _peak(spans: Iterable[Interval]) -> int:
@@ -233,7 +267,8 @@ def _lanes(traces: list[TaskTrace], start: float) -> Iterable[Lane]:
             outcome=trace.outcome,
             error=trace.error,
             steps=tuple((b - start, e - start, label) for b, e, label in trace.steps),
-            calls=frozenset(trace.calls),
+            calls=tuple(trace.calls()),
+            changes=trace.changes(),
             has_children=bool(mine),
             library=_is_library(trace),
         )

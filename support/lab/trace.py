@@ -43,6 +43,20 @@ AUTOMATIC_NAME = re.compile(r"Task-\d+|None")
 """Python 3.13.0 names a task ``None`` that a task factory made and nobody named."""
 
 Step = tuple[float, float, str]
+Entry = tuple[int, int] | str
+
+
+@dataclass(slots=True)
+class Call:
+    """A coroutine of ours that a task waited in.
+
+    ``first`` is the place of the step that it was first suspended after, ``last`` that of the step
+    in which it ended, or None while it has not.
+    """
+
+    name: str
+    first: int
+    last: int | None = None
 
 
 @dataclass(slots=True)
@@ -51,8 +65,9 @@ class TaskTrace:
 
     ``steps`` holds ``(began, ended, label)``: the label names the innermost coroutine of the
     course's own code that the task was suspended in when the step ended, and is empty for none.
-    ``calls`` holds the places in ``steps`` at which that was another coroutine than one step
-    before, so that two calls of one function, one after another, read as two.
+    ``log`` tells how the stack of awaited coroutines of ours changed. An entry ``(step, depth)``
+    says: after that step all but the outermost ``depth`` of them had ended; the names that follow
+    it are those that had begun.
     """
 
     qualified: str
@@ -61,7 +76,7 @@ class TaskTrace:
     ours: bool
     of_anyio: bool = False
     steps: list[Step] = field(default_factory=list)
-    calls: list[int] = field(default_factory=list)
+    log: list[Entry] = field(default_factory=list)
     outermost: str = ""
     given_name: str = ""
     outcome: str = "pending"
@@ -82,6 +97,30 @@ class TaskTrace:
         name = task.get_name()
         automatic = AUTOMATIC_NAME.fullmatch(name) or (self.of_anyio and _is_path(name))
         self.given_name = "" if automatic else name
+
+    def calls(self) -> list[Call]:
+        """Return the coroutines of ours that the task waited in, however deep, by their start."""
+        calls: list[Call] = []
+        stack: list[Call] = []
+        step = 0
+        for entry in self.log:
+            if isinstance(entry, str):
+                call = Call(entry, step)
+                calls.append(call)
+                stack.append(call)
+            else:
+                step, depth = entry
+                for ended in stack[depth:]:
+                    ended.last = step
+                del stack[depth:]
+        if self.outcome != "pending":
+            for ended in stack:
+                ended.last = len(self.steps) - 1
+        return calls
+
+    def changes(self) -> frozenset[int]:
+        """Return the places of the steps after which it waited in another call than before."""
+        return frozenset(entry[0] for entry in self.log if not isinstance(entry, str))
 
     @property
     def function(self) -> str:
@@ -223,7 +262,9 @@ class Recorder:
         named = bool(root_label)
         anchor: Any = root
         anchor_label = root_label
-        last_anchor: Any = root
+        stack: list[Any] = []
+        push = stack.append
+        log = trace.log.append
         thrown: BaseException | None = None
         awaited: Any = None
         started = False
@@ -264,9 +305,11 @@ class Recorder:
             # The innermost coroutine of ours found last time is still on the stack of awaits
             # unless it has finished, so the walk starts there.
             inner = anchor.cr_await if native else None
+            depth = known = len(stack)
             if inner is None and anchor is not root:
                 anchor, anchor_label = root, root_label
                 inner = root.cr_await
+                depth = 0
             label = anchor_label
             while inner is not None:
                 if type(inner) is not coroutine_type:
@@ -284,10 +327,19 @@ class Recorder:
                 if found:
                     label = anchor_label = found
                     anchor = inner
+                    if depth < known and stack[depth] is inner:
+                        depth += 1
+                    else:
+                        if known >= 0:
+                            del stack[depth:]
+                            log((len(trace.steps), depth))
+                            depth = known = -1
+                        push(inner)
+                        log(found)
                 inner = inner.cr_await
-            if anchor is not last_anchor:
-                last_anchor = anchor
-                trace.calls.append(len(trace.steps))
+            if depth < known:
+                del stack[depth:]
+                log((len(trace.steps), depth))
             if not named and label:
                 trace.outermost = self._outermost(root)
                 named = True

@@ -105,11 +105,49 @@ def test_waits_are_named_after_the_awaited_coroutine() -> None:
 def test_another_call_of_the_same_function_is_another_wait() -> None:
     made = recording(trace("main", (0, 1, "get"), (2, 3, "get"), (4, 5, "get"), (6, 7, "")))
     again = recording(
-        trace("main", (0, 1, "get"), (2, 3, "get"), (4, 5, "get"), (6, 7, ""), calls=[0, 2])
+        trace(
+            "main",
+            (0, 1, "get"),
+            (2, 3, "get"),
+            (4, 5, "get"),
+            (6, 7, ""),
+            log=[(0, 0), "get", (2, 0), "get"],
+        )
     )
     assert made.waits("get") == [(1, 6)]
     assert again.waits("get") == [(1, 4), (5, 6)]
     assert again.peak_in_flight("get") == 1
+
+
+def test_a_wait_lasts_as_long_as_the_call_whatever_it_awaits() -> None:
+    made = recording(
+        trace(
+            "main", (0, 1, "get"), (2, 3, "helper"), (4, 5, "get"), (6, 7, ""), (8, 9, ""),
+            log=[(0, 0), "get", (1, 1), "helper", (2, 1), (3, 0)],
+        )
+    )  # fmt: skip
+    assert made.waits("get") == [(1, 6)]
+    assert made.waits("helper") == [(3, 4)]
+    assert made.peak_in_flight("get", "helper") == 1
+    assert made.tasks[0].waits == {"get": [(1, 2), (5, 6)], "helper": [(3, 4)], "main": [(7, 8)]}
+
+
+def test_a_function_that_calls_itself_is_one_wait() -> None:
+    made = recording(
+        trace(
+            "main", (0, 1, "walk"), (2, 3, "walk"), (4, 5, ""),
+            log=[(0, 0), "walk", "walk", (1, 1), (2, 0)],
+        )
+    )  # fmt: skip
+    assert made.waits("walk") == [(1, 4)]
+    assert made.peak_in_flight("walk") == 1
+
+
+def test_a_call_that_has_not_ended_lasts_until_the_last_step() -> None:
+    made = recording(
+        trace("main", (0, 1, "get"), (2, 3, "get"), log=[(0, 0), "get"], outcome="pending")
+    )
+    assert made.waits("get") == [(1, 3)]
 
 
 def test_waits_of_one_name_in_several_tasks_overlap() -> None:

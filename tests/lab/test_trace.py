@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from support.lab.trace import (
+    Call,
     Recorder,
     TaskTrace,
     Traced,
@@ -576,7 +577,58 @@ async def test_two_calls_of_one_function_are_told_apart() -> None:
         await asyncio.create_task(main())
     (trace,) = recorder.traces
     assert [label for *_, label in trace.steps] == ["fetch", "fetch", ""]
-    assert trace.calls == [0, 1]
+    assert trace.changes() == {0, 1}
+    assert trace.calls() == [Call("fetch", 0, 1), Call("fetch", 1, 2)]
+
+
+async def test_calls_are_noted_however_deep() -> None:
+    async def inner() -> None:
+        await fetch()
+        await fetch()
+
+    async def main() -> None:
+        await inner()
+        await asyncio.sleep(0)
+        await inner()
+
+    with watched() as recorder:
+        await asyncio.create_task(main())
+    (trace,) = recorder.traces
+    assert trace.calls() == [
+        Call("inner", 0, 2), Call("fetch", 0, 1), Call("fetch", 1, 2),
+        Call("inner", 3, 5), Call("fetch", 3, 4), Call("fetch", 4, 5),
+    ]  # fmt: skip
+    assert trace.changes() == {0, 1, 2, 3, 4}
+
+
+async def test_waiting_on_in_one_call_is_no_change() -> None:
+    async def patient() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        await patient()
+
+    with watched() as recorder:
+        await asyncio.create_task(main())
+    assert recorder.traces[0].changes() == {0}
+
+
+async def test_a_call_that_has_not_ended_stays_open() -> None:
+    go = asyncio.Event()
+
+    async def waits() -> None:
+        await go.wait()
+
+    async def main() -> None:
+        await waits()
+
+    with watched() as recorder:
+        task = asyncio.create_task(main())
+        await asyncio.sleep(0)
+    go.set()
+    await task
+    assert recorder.traces[0].calls() == [Call("waits", 0, None)]
 
 
 async def test_nested_recorders_both_give_names() -> None:
