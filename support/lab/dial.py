@@ -23,6 +23,7 @@ class Dial:
 
         self._run = run
         self._task: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
         self.runs = 0
         """How many runs were finished."""
         self.slider = ipywidgets.SelectionSlider(
@@ -43,25 +44,32 @@ class Dial:
 
     def turn(self, value: Any) -> "asyncio.Task[None]":
         """Start a run with ``value`` and cancel the one before; return the task that runs it."""
-        before = self._task
-        self._task = asyncio.get_running_loop().create_task(self._again(before, value))
+        if self._task is not None:
+            self._task.cancel()
+        self._task = asyncio.get_running_loop().create_task(self._again(value))
         return self._task
 
-    async def _again(self, before: "asyncio.Task[None] | None", value: Any) -> None:
-        if before is not None and not before.done():
-            before.cancel()
-            with suppress(asyncio.CancelledError):
-                await before
-        await asyncio.sleep(PATIENCE)
-        self.output.clear_output(wait=True)
-        with self.output:
-            try:
-                await self._run(value)
-            except LessonError as error:
-                print(error)
-            except Exception as error:
-                print(f"{self.slider.description} = {value} ended with {error!r}")
-        self.runs += 1
+    async def _again(self, value: Any) -> None:
+        async with self._one_at_a_time:  # the run before may still be cleaning up
+            await asyncio.sleep(PATIENCE)
+            self.output.clear_output(wait=True)
+            cancelled: asyncio.CancelledError | None = None
+            # The output widget shows and swallows every exception that leaves its block.
+            with self.output:
+                try:
+                    await self._run(value)
+                except LessonError as error:
+                    print(error)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                except Exception as error:
+                    print(f"{self.slider.description} = {value} ended with {error!r}")
+            if cancelled is not None:
+                raise cancelled
+            self.runs += 1
+
+    def _ipython_display_(self) -> None:
+        """Show nothing more when a dial is the last value of a cell: it is there already."""
 
     async def close(self) -> None:
         """Cancel the run in progress and wait until it has ended."""

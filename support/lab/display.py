@@ -109,7 +109,7 @@ def show_picture(figure: "Figure", *, alt: str, summary: str, width: int = 760) 
     encoded = base64.b64encode(_png(figure)).decode()
     markup = (
         f'<img alt="{html.escape(alt, quote=True)}" width="{width}" '
-        f'src="data:image/png;base64,{encoded}" style="max-width:100%;height:auto">'
+        f'src="data:image/png;base64,{encoded}" style="max-width:100%;height:auto;border-radius:6px">'
     )
     display(
         {"image/png": encoded, "text/html": markup, "text/plain": alt},
