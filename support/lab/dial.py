@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from IPython.display import display
 
+from support.lab.display import collected, show_note
 from support.lab.errors import LessonError
 
 PATIENCE = 0.15
@@ -23,6 +23,7 @@ class Dial:
 
         self._run = run
         self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
         self.runs = 0
         """How many runs were finished."""
@@ -47,38 +48,37 @@ class Dial:
         if self._task is not None:
             self._task.cancel()
         self._task = asyncio.get_running_loop().create_task(self._again(value))
+        self._tasks.add(self._task)
+        self._task.add_done_callback(self._tasks.discard)
         return self._task
 
     async def _again(self, value: Any) -> None:
         async with self._one_at_a_time:  # the run before may still be cleaning up
             await asyncio.sleep(PATIENCE)
-            self.output.clear_output(wait=True)
-            cancelled: asyncio.CancelledError | None = None
-            # The output widget shows and swallows every exception that leaves its block.
-            with self.output:
+            # An Output widget loses what a task shows once the message that started it is handled,
+            # so the outputs are collected here and given to it in one piece.
+            with collected() as outputs:
                 try:
                     await self._run(value)
                 except LessonError as error:
-                    print(error)
-                except asyncio.CancelledError as error:
-                    cancelled = error
+                    show_note(str(error), kind="cross")
                 except Exception as error:
-                    print(f"{self.slider.description} = {value} ended with {error!r}")
-            if cancelled is not None:
-                raise cancelled
+                    said = f"{self.slider.description} = {value} ended with {error!r}"
+                    show_note(said, kind="cross")
+            self.output.outputs = tuple(outputs)
             self.runs += 1
 
     def _ipython_display_(self) -> None:
         """Show nothing more when a dial is the last value of a cell: it is there already."""
 
     async def close(self) -> None:
-        """Cancel the run in progress and wait until it has ended."""
-        task, self._task = self._task, None
+        """Cancel the run in progress and wait until every run has ended."""
         self.slider.disabled = True
-        if task is not None and not task.done():
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        for task in self._tasks:
+            if not task.cancelling():  # a second time would break into its clean-up
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 _open: dict[str, Dial] = {}
@@ -92,7 +92,8 @@ async def dial(
     Args:
         name: what the slider sets, shown beside it. A second dial of one name closes the first.
         choices: the values on the slider, in order.
-        run: an async function of one of them, which shows what it finds; bounded to a second or so.
+        run: an async function of one of them, which shows what it finds with the lab's instruments;
+            bounded to a second or so.
         start: the value of the first run; the first of ``choices`` unless given.
 
     Returns:

@@ -3,8 +3,10 @@
 import base64
 import html
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from IPython.display import display
 
@@ -23,8 +25,34 @@ PIXELS_PER_INCH = 100
 COLOURS_IN_A_PICTURE = 32
 
 
+_collected: ContextVar[list[dict[str, Any]] | None] = ContextVar("_collected", default=None)
+
+
+@contextmanager
+def collected() -> Generator[list[dict[str, Any]]]:
+    """Collect what is shown in this block, as notebook outputs, instead of showing it.
+
+    Only this task's output is collected: another task shows its own meanwhile.
+    """
+    outputs: list[dict[str, Any]] = []
+    token = _collected.set(outputs)
+    try:
+        yield outputs
+    finally:
+        _collected.reset(token)
+
+
+def _emit(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
+    outputs = _collected.get()
+    if outputs is None:
+        display(data, metadata=metadata or {}, raw=True)
+    else:
+        output = {"output_type": "display_data", "data": data, "metadata": metadata or {}}
+        outputs.append(output)
+
+
 def _show(text: str, markup: str) -> None:
-    display({"text/plain": text, "text/html": markup}, raw=True)
+    _emit({"text/plain": text, "text/html": markup})
 
 
 def show_note(text: str, *, kind: Kind) -> None:
@@ -109,12 +137,12 @@ def show_picture(figure: "Figure", *, alt: str, summary: str, width: int = 760) 
     encoded = base64.b64encode(_png(figure)).decode()
     markup = (
         f'<img alt="{html.escape(alt, quote=True)}" width="{width}" '
-        f'src="data:image/png;base64,{encoded}" style="max-width:100%;height:auto;border-radius:6px">'
+        f'src="data:image/png;base64,{encoded}" '
+        'style="max-width:100%;height:auto;border-radius:6px">'
     )
-    display(
+    _emit(
         {"image/png": encoded, "text/html": markup, "text/plain": alt},
-        metadata={"image/png": {"width": width, "alt": alt}},
-        raw=True,
+        {"image/png": {"width": width, "alt": alt}},
     )
     show_summary(summary)
 
