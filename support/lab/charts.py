@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from support.lab.lettering import cut, width_of
+
 CARD = "#ffffff"
 INK = "#1c2733"
 QUIET_INK = "#54616f"
@@ -13,6 +15,9 @@ BAR = "#8db3dd"
 RANGE = "#1f4e79"
 BOUND = "#a85408"
 WIDTH = 7.6
+LABELS = 0.42
+"""The share of the width that labels may take."""
+TICK = 9
 SERIES = ("#1f4e79", "#d1435b", "#2c8a6f", "#a85408", "#7a5ea8")
 MARKERS = ("o", "s", "^", "D", "v")
 
@@ -21,7 +26,7 @@ def _plain(axes: Axes, grid: str) -> None:
     axes.set_facecolor(CARD)
     axes.grid(axis="both" if grid == "both" else "x", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=9, labelcolor=INK)
+    axes.tick_params(length=0, labelsize=TICK, labelcolor=INK)
     for side in ("top", "right", *(("left",) if grid == "x" else ())):
         axes.spines[side].set_visible(False)
     for spine in axes.spines.values():
@@ -49,7 +54,8 @@ def bars(
     """
     height = 0.34 * len(names) + 0.62
     figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor=CARD)
-    left = min(0.25 + 0.078 * max(map(len, names)), 0.45 * WIDTH)
+    names = [cut(name, LABELS * WIDTH, TICK) for name in names]
+    left = 0.25 + max(width_of(name, TICK) for name in names)
     axes = figure.add_axes(
         (left / WIDTH, 0.5 / height, (WIDTH - left - 0.25) / WIDTH, (height - 0.58) / height)
     )
@@ -71,7 +77,7 @@ def bars(
         )  # fmt: skip
     axes.set_xlim(0, reach * 1.17 or 1)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_yticks(list(places), names)
+    axes.set_yticks(list(places), names, parse_math=False)
     axes.set_xlabel(unit, size=9, color=INK, loc="left")
     if any(bound is not None for bound in bounds):
         figure.text(

@@ -1,5 +1,7 @@
 """A sentence about a run that stands only while the run bears it out."""
 
+import inspect
+
 from support.lab.display import show_note
 from support.lab.errors import LessonError
 
@@ -22,6 +24,8 @@ def claim(sentence: str, condition: bool, **figures: object) -> None:
     if not sentence.strip():
         raise ValueError(f"sentence is {sentence!r}; it must say what is claimed")
     if not isinstance(condition, bool):
+        if inspect.iscoroutine(condition):
+            condition.close()
         kind = type(condition).__name__
         raise TypeError(f"condition is {condition!r} ({kind}); it must be True or False")
     shown = ", ".join(f"{name} = {_text(value)}" for name, value in figures.items())
@@ -32,4 +36,6 @@ def claim(sentence: str, condition: bool, **figures: object) -> None:
 
 
 def _text(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"

@@ -119,8 +119,8 @@ async def compare(
         The comparison, which answers ``ratio``, ``median`` and ``of_ideal``.
 
     Raises:
-        ValueError: there is no contender, ``repeat`` is below 1, or ``ideal`` names no contender
-            or is not above 0.
+        ValueError: there is no contender, ``repeat`` is not a whole number from 1 up, or ``ideal``
+            names no contender or is not above 0.
         TypeError: a contender cannot be called.
         Exception: what a contender raises.
 
@@ -144,16 +144,20 @@ async def compare(
 
 
 def _check(contenders: Mapping[str, Contender], repeat: int, ideal: Mapping[str, float]) -> None:
+    if not isinstance(contenders, Mapping):
+        raise TypeError(f"contenders is {contenders!r}; it must be functions by name, as a dict")
     if not contenders:
         raise ValueError("contenders is empty; give at least one function, by name")
+    coroutines = {name: one for name, one in contenders.items() if inspect.iscoroutine(one)}
+    for coroutine in coroutines.values():
+        coroutine.close()
     for name, contender in contenders.items():
-        if inspect.iscoroutine(contender):
-            contender.close()
+        if name in coroutines:
             raise TypeError(f"contender {name!r} is a coroutine; pass the function, without ()")
         if not callable(contender):
             raise TypeError(f"contender {name!r} is {contender!r}; it must be a function")
-    if repeat < 1:
-        raise ValueError(f"repeat is {repeat!r}; it must be 1 or more")
+    if not (isinstance(repeat, int) and repeat >= 1):
+        raise ValueError(f"repeat is {repeat!r}; it must be a whole number, 1 or more")
     for name, bound in ideal.items():
         if name not in contenders:
             raise ValueError(f"ideal names {name!r}; compared are {_listed(contenders)}")

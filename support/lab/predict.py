@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from typing import Any
 
 from IPython.display import display
@@ -26,10 +27,7 @@ class Prediction:
         typed = self._box.value if self._box is not None else ""
         if not typed.strip():
             return self._guess
-        try:
-            number = float(typed.replace(",", "."))
-        except ValueError:
-            number = math.nan
+        number = _number(typed, self.unit)
         if not math.isfinite(number):
             raise LessonError(f"you answered {typed!r}; answer {self.question!r} with a number")
         return number
@@ -59,12 +57,22 @@ class Prediction:
         show_table([self.question, ""], rows)
 
     def _text(self, number: float) -> str:
-        return (
-            f"{number:.3g} {self.unit}".strip() if number < 1000 else f"{number:,.0f} {self.unit}"
-        )
+        text = f"{number:.3g}" if abs(number) < 999.5 else f"{number:,.0f}"
+        return f"{text} {self.unit}".strip()
 
     def __repr__(self) -> str:
         return f"Your prediction, please: {self.question}"
+
+
+def _number(typed: str, unit: str) -> float:
+    """Return the number in ``typed``: 1.5, 1,5, 1,500 or 1.5 ms; nan if there is none."""
+    text = typed.strip().removesuffix(unit).strip()
+    if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+(\.\d*)?", text):
+        text = text.replace(",", "")
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return math.nan
 
 
 def predict(question: str, *, between: tuple[float, float], unit: str = "ms") -> Prediction:
@@ -80,12 +88,19 @@ def predict(question: str, *, between: tuple[float, float], unit: str = "ms") ->
     """
     if not question.strip():
         raise ValueError(f"question is {question!r}; it must say what to predict")
-    least, most = between
-    if not (math.isfinite(least) and math.isfinite(most) and least < most):
+    if not _in_order(between):
         raise ValueError(f"between is {between!r}; it must be two finite numbers, the least first")
     prediction = Prediction(question, between, unit)
     prediction._box = _box(prediction)
     return prediction
+
+
+def _in_order(between: Any) -> bool:
+    try:
+        least, most = between
+        return math.isfinite(least) and math.isfinite(most) and least < most
+    except (TypeError, ValueError):
+        return False
 
 
 def _box(prediction: Prediction) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from support.lab.trace import Call, TaskTrace
@@ -36,6 +37,8 @@ class Lane:
     steps: tuple[tuple[float, float, str], ...]
     calls: tuple[Call, ...]
     changes: frozenset[int]
+    until: float
+    """When it ended; for a pending task, when the recording did."""
     has_children: bool
     library: bool
 
@@ -58,7 +61,7 @@ class Lane:
         spans = [
             (
                 self.steps[call.first][1],
-                self.steps[-1][1] if call.last is None else self.steps[call.last][0],
+                self.until if call.last is None else self.steps[call.last][0],
             )
             for call in self.calls
             if call.name == name
@@ -74,7 +77,10 @@ class Lane:
         """
         found: dict[str, list[Interval]] = {}
         last = ""
-        pairs = zip(self.steps, self.steps[1:], strict=False)
+        steps = self.steps
+        if self.outcome == "pending":
+            steps = (*steps, (self.until, self.until, ""))
+        pairs = pairwise(steps)
         for place, ((_, ended, label), (resumed, _, _)) in enumerate(pairs):
             name = label or self.name
             spans = found.setdefault(name, [])
@@ -108,7 +114,7 @@ class Recording:
         self.error = error
         """The exception that ended the run, if it was one that ``catch`` names; otherwise None."""
         self._result = result
-        self.lanes = tuple(_lanes([trace for trace in traces if trace.steps], start))
+        self.lanes = tuple(_lanes([trace for trace in traces if trace.steps], start, end))
         """Every task, a parent above its children, in the order of their making."""
 
     @property
@@ -187,9 +193,9 @@ class Recording:
         for lane in self.tasks if not names else self.lanes:
             if not names:
                 if not lane.has_children:
-                    spans.append((lane.began, lane.ended))
+                    spans.append((lane.began, lane.until))
             elif lane.name in names:
-                spans.append((lane.began, lane.ended))
+                spans.append((lane.began, lane.until))
             else:
                 spans.extend(_joined([span for name in names for span in lane.spans(name)]))
         return _peak(spans)
@@ -247,7 +253,7 @@ def _peak(spans: Iterable[Interval]) -> int:
     return peak
 
 
-def _lanes(traces: list[TaskTrace], start: float) -> Iterable[Lane]:
+def _lanes(traces: list[TaskTrace], start: float, end: float) -> Iterable[Lane]:
     children: dict[int, list[TaskTrace]] = {}
     roots: list[TaskTrace] = []
     known = {id(trace) for trace in traces}
@@ -260,6 +266,7 @@ def _lanes(traces: list[TaskTrace], start: float) -> Iterable[Lane]:
     def lane(trace: TaskTrace, depth: int) -> Lane:
         own = trace.function if trace.ours else trace.outermost or trace.function
         mine = [child for child in children.get(id(trace), []) if not _is_library(child)]
+        ended = trace.steps[-1][1]
         return Lane(
             name=trace.given_name or own,
             depth=depth,
@@ -269,6 +276,7 @@ def _lanes(traces: list[TaskTrace], start: float) -> Iterable[Lane]:
             steps=tuple((b - start, e - start, label) for b, e, label in trace.steps),
             calls=tuple(trace.calls()),
             changes=trace.changes(),
+            until=(max(ended, end) if trace.outcome == "pending" else ended) - start,
             has_children=bool(mine),
             library=_is_library(trace),
         )

@@ -78,6 +78,7 @@ async def xray(
     try:
         with _gc_at_rest(), _recording(recorder, server, watched[-1]):
             root = asyncio.create_task(coroutine, context=in_scope_of(recorder))
+            recorder.traces[0].ours = True
             start = perf_counter()
             try:
                 result = await root

@@ -147,7 +147,16 @@ def test_a_call_that_has_not_ended_lasts_until_the_last_step() -> None:
     made = recording(
         trace("main", (0, 1, "get"), (2, 3, "get"), log=[(0, 0), "get"], outcome="pending")
     )
-    assert made.waits("get") == [(1, 3)]
+    assert made.waits("get") == [(1, 10)]
+
+
+def test_a_pending_task_is_in_flight_until_the_end() -> None:
+    made = recording(
+        trace("hangs", (0, 1, "get"), outcome="pending"), trace("late", (8, 8.1, ""), (9, 9.1, ""))
+    )
+    assert made.peak_in_flight() == 2
+    assert made.waits("get") == [(1, 10)]
+    assert made.tasks[0].until == 10
 
 
 def test_waits_of_one_name_in_several_tasks_overlap() -> None:

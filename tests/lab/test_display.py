@@ -1,0 +1,111 @@
+import base64
+import io
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from support.lab import display
+from support.lab.display import show_note, show_picture, show_table
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, str], dict[str, Any]]]:
+    calls: list[tuple[dict[str, str], dict[str, Any]]] = []
+    monkeypatch.setattr(display, "display", lambda bundle, **rest: calls.append((bundle, rest)))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("kind", "plain", "meaning"),
+    [
+        ("tick", "✓ so", "Holds"),
+        ("cross", "✗ so", "Fails"),
+        ("info", "i so", "Note"),
+        ("hint", "→ so", "Hint"),
+    ],
+)
+def test_a_note_has_a_mark_that_screen_readers_can_say(
+    shown: list, kind: Any, plain: str, meaning: str
+) -> None:
+    show_note("so", kind=kind)
+    ((bundle, _),) = shown
+    assert bundle["text/plain"] == plain
+    assert f'aria-label="{meaning}"' in bundle["text/html"]
+
+
+def test_a_note_is_text_not_markup(shown: list) -> None:
+    show_note("<script>\nnext", kind="info")
+    assert "&lt;script&gt;<br>next" in shown[0][0]["text/html"]
+
+
+def test_a_note_of_another_kind_is_refused() -> None:
+    wrong: Any = "warning"
+    with pytest.raises(ValueError, match="kind is 'warning'; it must be one of tick, cross"):
+        show_note("so", kind=wrong)
+
+
+def test_a_table_in_words_is_aligned(shown: list) -> None:
+    show_table(["", "median"], [["one by one", "300 ms"], ["gather", "50 ms"]], caption="Times")
+    assert shown[0][0]["text/plain"].splitlines() == [
+        "Times",
+        "            median",
+        "one by one  300 ms",
+        "gather       50 ms",
+    ]
+
+
+def test_a_table_in_html_has_headings_for_rows_and_columns(shown: list) -> None:
+    show_table(["what", "took"], [["a & b", "1 ms"]], caption="Times")
+    markup = shown[0][0]["text/html"]
+    assert markup.count('scope="col"') == 2
+    assert markup.count('scope="row"') == 1
+    assert "a &amp; b" in markup
+    assert "<caption" in markup
+
+
+def test_a_table_without_rows_or_caption(shown: list) -> None:
+    show_table(["what", "took"], [])
+    assert shown[0][0]["text/plain"] == "what  took"
+    assert "<caption" not in shown[0][0]["text/html"]
+
+
+def test_a_ragged_table_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"row \['a'\] has 1 cells; 2 are needed"):
+        show_table(["what", "took"], [["a"]])
+
+
+def figure() -> Figure:
+    made = Figure(figsize=(7.6, 2), dpi=100)
+    made.add_subplot().plot([1, 2, 3])
+    return made
+
+
+def test_a_picture_is_shown_at_twice_its_size_with_words(shown: list) -> None:
+    show_picture(figure(), alt='A line that "rises"', summary="It rises.")
+    (bundle, rest), (words, _) = shown
+    assert rest == {
+        "metadata": {"image/png": {"width": 760, "alt": 'A line that "rises"'}},
+        "raw": True,
+    }
+    with Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))) as image:
+        assert image.size == (1520, 400)
+    assert 'alt="A line that &quot;rises&quot;"' in bundle["text/html"]
+    assert 'width="760"' in bundle["text/html"]
+    assert bundle["image/png"] in bundle["text/html"]
+    assert bundle["text/plain"] == 'A line that "rises"'
+    assert words["text/plain"] == "It rises."
+    assert "<em>It rises.</em>" in words["text/html"]
+
+
+@pytest.mark.parametrize("missing", ["alt", "summary"])
+def test_a_picture_needs_words(missing: str) -> None:
+    words: dict[str, Any] = {"alt": "x", "summary": "x", missing: " "}
+    with pytest.raises(ValueError, match=f"{missing} is ' '; a picture needs words"):
+        show_picture(figure(), **words)
+
+
+def test_a_picture_needs_a_width() -> None:
+    with pytest.raises(ValueError, match="width is 0; it must be above 0, in pixels"):
+        show_picture(figure(), alt="x", summary="x", width=0)
