@@ -1,2 +1,91 @@
-import typer
-app = typer.Typer()
+"""The `course` command: each verb calls one function and says what came of it."""
+
+import sys
+from functools import partial
+from typing import Annotated, Any
+
+try:
+    import typer
+    from typer.core import TyperCommand, TyperGroup
+
+    from support import workbook
+    from support.project import CourseError, Project
+    from support.publishing import check as checking
+    from support.publishing import refresh as refreshing
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"The package {missing.name} is not installed: run `python3 -m pip install -e .` in the "
+        "course's folder, or start with `uv run course open`."
+    )
+
+
+class OneSentence(TyperGroup):
+    """Shows a CourseError as its sentence, without traceback, and exits with 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CourseError as error:
+            typer.echo(error, err=True)
+            raise typer.Exit(1) from None
+
+
+class PassesArgumentsOn(TyperCommand):
+    """Keeps what follows `--` for another program."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        place = args.index("--") if "--" in args else len(args)
+        ctx.obj = args[place + 1 :]
+        return super().parse_args(ctx, args[:place])
+
+
+app = typer.Typer(
+    cls=OneSentence,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Async patterns for FastAPI, as notebooks that run.",
+)
+
+Lessons = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[LESSON]...", help="Numbers or names; all when left out."),
+]
+
+
+@app.command(name="open", cls=PassesArgumentsOn)
+def open_(
+    ctx: typer.Context,
+    lesson: Annotated[
+        str | None, typer.Argument(help="Its number or name, such as 2, 02 or 02_gather.")
+    ] = None,
+) -> None:
+    """Copy new lessons into workbook/ and start JupyterLab there.
+
+    What follows -- goes to `jupyter lab`: course open 02 -- --no-browser --port 8890
+    """
+    code = workbook.open_workbook(Project.here(), lesson, ctx.obj, partial(typer.echo, err=True))
+    raise typer.Exit(code)
+
+
+@app.command()
+def reset(
+    lesson: Annotated[str, typer.Argument(help="Its number or name, such as 2, 02 or 02_gather.")],
+) -> None:
+    """Restore a lesson in workbook/ and keep your version beside it."""
+    kept = workbook.reset_lesson(Project.here(), lesson)
+    typer.echo(f"{kept.copy.name} is as published.")
+    if kept.mine:
+        typer.echo(f"Your version is kept as {kept.mine.name}.")
+
+
+@app.command()
+def refresh(lessons: Lessons = None) -> None:
+    """Run lessons of notebooks/ from top to bottom and save them with clean outputs."""
+    refreshing.refresh(Project.here(), lessons or [])
+
+
+@app.command()
+def check(lessons: Lessons = None) -> None:
+    """Say, without executing, which lessons are stale, out of order, too large or failing."""
+    typer.echo(checking.check(Project.here(), lessons or []))

@@ -1,0 +1,58 @@
+"""Lessons are found by number, name or file, and a wrong name is answered with what there is."""
+
+from pathlib import Path
+
+import pytest
+
+import support.project
+from support.project import CourseError, Project
+
+
+def test_lessons_stand_in_order_and_other_notebooks_are_not_lessons(project: Project) -> None:
+    (project.notebooks / "Untitled.ipynb").write_text("{}")
+    (project.notebooks / "02_gather.mine-1.ipynb").write_text("{}")
+    assert [lesson.name for lesson in project.lessons()] == [
+        "00_start_here",
+        "02_gather",
+        "11_streaming",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wanted", ["2", "02", "02_gather", "02_gather.ipynb", "notebooks/02_gather.ipynb", " 02 "]
+)
+def test_a_lesson_answers_to_number_name_and_file(project: Project, wanted: str) -> None:
+    assert project.lesson(wanted).name == "02_gather"
+
+
+@pytest.mark.parametrize("wanted", ["3", "", "gather", "²", "1"])
+def test_an_unknown_lesson_is_answered_with_those_there_are(project: Project, wanted: str) -> None:
+    with pytest.raises(CourseError, match="00_start_here, 02_gather, 11_streaming"):
+        project.lesson(wanted)
+
+
+def test_a_selection_is_ordered_and_names_each_lesson_once(project: Project) -> None:
+    assert [lesson.number for lesson in project.selection(["11", "0", "11_streaming"])] == [
+        "00",
+        "11",
+    ]
+    assert len(project.selection([])) == 3
+
+
+def test_a_course_without_lessons_says_so(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    for ask in (lambda: Project(tmp_path).selection([]), lambda: Project(tmp_path).lesson("0")):
+        with pytest.raises(CourseError, match="no lesson in"):
+            ask()
+
+
+def test_this_checkout_is_found() -> None:
+    assert (Project.here().root / "support" / "project.py").samefile(support.project.__file__)
+
+
+def test_an_installation_without_notebooks_says_how_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(support.project, "__file__", str(tmp_path / "support" / "project.py"))
+    with pytest.raises(CourseError, match=r"no notebooks folder .* pip install -e \."):
+        Project.here()

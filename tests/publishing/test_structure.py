@@ -1,0 +1,266 @@
+"""Each house rule passes a sound lesson and names what breaks it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_output
+
+from support.project import Lesson
+from support.publishing.structure import (
+    RULES,
+    Draft,
+    linked_lessons,
+    links,
+    minutes,
+    prose,
+    structure_faults,
+)
+
+Change = Callable[[Draft], Any]
+
+
+def cell(draft: Draft, identity: str) -> NotebookNode:
+    return next(cell for cell in draft.cells if cell["id"] == identity)
+
+
+def source(identity: str, old: str, new: str) -> Change:
+    def change(draft: Draft) -> None:
+        assert old in cell(draft, identity)["source"]
+        cell(draft, identity)["source"] = cell(draft, identity)["source"].replace(old, new)
+
+    return change
+
+
+def metadata(identity: str, **values: Any) -> Change:
+    return lambda draft: cell(draft, identity)["metadata"].update(values)
+
+
+def without(*identities: str) -> Change:
+    def change(draft: Draft) -> None:
+        draft.cells[:] = [cell for cell in draft.cells if cell["id"] not in identities]
+
+    return change
+
+
+def swapped(one: str, other: str) -> Change:
+    def change(draft: Draft) -> None:
+        places = [draft.cells.index(cell(draft, identity)) for identity in (one, other)]
+        first, second = places
+        draft.cells[first], draft.cells[second] = draft.cells[second], draft.cells[first]
+
+    return change
+
+
+def picture(
+    draft: Draft, *, alt: str, markup: str = "", words: str = "Six waits end to end."
+) -> None:
+    data = {"image/png": "iVBORw0KGgo="} | ({"text/html": markup} if markup else {})
+    outputs = [new_output("display_data", data=data, metadata={"image/png": {"alt": alt}})]
+    if words:
+        outputs.append(new_output("display_data", data={"text/plain": words}))
+    cell(draft, "run-one-by-one")["outputs"] = outputs
+
+
+def copies_of(identity: str, count: int) -> Change:
+    def change(draft: Draft) -> None:
+        place = draft.cells.index(cell(draft, identity))
+        for number in range(count):
+            extra = new_code_cell("extra = 1", id=f"extra-{number}")
+            extra["metadata"]["slideshow"] = {"slide_type": "-"}
+            draft.cells.insert(place + 1, extra)
+
+    return change
+
+
+def test_a_sound_lesson_breaks_no_rule(draft: Draft) -> None:
+    assert structure_faults(draft) == []
+    assert minutes(draft) == 30
+
+
+BROKEN: list[tuple[str, Change, str]] = [
+    ("title_and_hook", source("title", "# Fetch", "# Fetching"), "must be a verb phrase"),
+    (
+        "title_and_hook",
+        source("title", "*Six questions, one wait.*", "Six questions."),
+        "hook in ital",
+    ),
+    ("title_and_hook", source("title", "From the card", "On the card"), "From the card: ..."),
+    ("title_and_hook", source("title", "# Fetch", "Fetch"), "must hold the level-1 heading"),
+    ("title_and_hook", source("take-away", "## Take", "# Again\n## Take"), "one level-1 heading"),
+    ("skeleton", source("predict-title", "## Predict", "### Predict"), "'## Predict' is missing"),
+    (
+        "skeleton",
+        source("one-session", "What breaks:", "What breaks"),
+        "'## What breaks: ...' is miss",
+    ),
+    ("skeleton", swapped("one-session", "practice-title"), "the sections stand as"),
+    ("skeleton", without("all-at-once"), "between '## Predict' and '## Compare'"),
+    ("skeleton", without("one-by-one"), "between '## Set-up' and '## Predict'"),
+    (
+        "skeleton",
+        source("take-away", "## Take away", "## Take away\n## More"),
+        "the last section must",
+    ),
+    ("opening", source("you-will-see", "- another", "- a\n- b\n- c"), "has 4 bullets"),
+    ("opening", source("you-will-see", "30 minutes", "half an hour"), "must state the time"),
+    ("opening", source("you-will-see", "|---|---|", ""), "prerequisites as a table"),
+    (
+        "opening",
+        source("you-will-see", "(01_blocking.ipynb)", "(https://x.org)"),
+        "must link to a les",
+    ),
+    ("set_up", metadata("set-up", tags=[]), "the first code cell, and no other"),
+    ("set_up", metadata("run-select", tags=["setup"]), "the first code cell, and no other"),
+    ("set_up", source("set-up", 'start("02")', 'start("01")'), 'must call start("02")'),
+    ("prediction", source("predict-gather", "predict(", "print("), "calls predict"),
+    ("prediction", source("reveal-guess", "guess.reveal(fast)", "fast"), "calls its reveal"),
+    (
+        "breaks",
+        without("claim-one-session"),
+        "'## What breaks: two branches, one session' claims noth",
+    ),
+    ("exercise", swapped("check-page", "solve-page"), "must stand in this order"),
+    ("exercise", source("exercise-title", "Hint:", "Advice:"), "gives no hint"),
+    ("exercise", metadata("solve-page", jupyter={}), "solve-page is a solution"),
+    (
+        "take_away",
+        source("take-away", "(https://docs.python.org", "(#Predict"),
+        "primary documentation",
+    ),
+    (
+        "take_away",
+        source("nothing-left", "nothing_left_behind()", "shop.aclose()"),
+        "last code cell",
+    ),
+    (
+        "known_tags",
+        metadata("run-select", tags=["raises-exception"]),
+        "unknown tags: raises-exception",
+    ),
+    ("known_tags", without("check-page"), "no code cell has the tag check"),
+    ("known_tags", metadata("claim-one-session", tags=[]), "belong together"),
+    ("known_tags", metadata("run-select", tags=["claim"]), "belong together"),
+    (
+        "identities",
+        lambda draft: cell(draft, "run-select").update(id="8f14e45f"),
+        "'8f14e45f' must",
+    ),
+    (
+        "identities",
+        lambda draft: cell(draft, "run-select").update(id="Run_select"),
+        "'Run_select' must",
+    ),
+    ("identities", lambda draft: cell(draft, "run-select").update(id="12"), "'12' must"),
+    ("slides", metadata("run-select", slideshow={}), "slide_type is None"),
+    ("slides", metadata("run-select", slideshow={"slide_type": "page"}), "slide_type is 'page'"),
+    ("slides", metadata("title", slideshow={"slide_type": "-"}), "must be 'slide'"),
+    ("sizes", copies_of("run-select", 23), "there are 46 cells"),
+    (
+        "sizes",
+        without("turn-the-dial", "run-select", "run-one-by-one", "check-page"),
+        "are 19 cells",
+    ),
+    ("sizes", source("run-select", "one = 1", "one = 1\n" * 26), "has 26 lines of code"),
+    ("sizes", source("run-select", "one = 1", " "), "is an empty code cell"),
+    ("sizes", source("run-select", "one = 1", "one = " + "1" * 75), "a line of 81 characters"),
+    (
+        "sizes",
+        source("one-by-one", "Each", f"```python\n{'x' * 81}\n```\nEach"),
+        "a line of 81 charact",
+    ),
+    ("sizes", source("one-by-one", "Each", "word " * 1800), "words of prose"),
+    (
+        "prose_first",
+        source("one-by-one", "\nEach waits its turn.", ""),
+        "run-one-by-one has no prose",
+    ),
+    ("wording", source("one-by-one", "Each waits", "Each just waits"), "one-by-one says 'just'"),
+    ("wording", source("one-by-one", "Each waits", "Simply, each waits"), "says 'Simply'"),
+    ("wording", source("take-away", "[Again]", "[here]"), "a link called 'here'"),
+    (
+        "wording",
+        source("one-by-one", "Each", "![](01_blocking.ipynb) Each"),
+        "without alternative text",
+    ),
+    ("relative_links", source("take-away", "#Predict", "03_keep.ipynb"), "there is no such file"),
+    ("relative_links", source("take-away", "#Predict", "#predict"), "no heading is called so"),
+    (
+        "relative_links",
+        source("take-away", "#Predict", "../README.md"),
+        "outside the lessons' folder",
+    ),
+    (
+        "relative_links",
+        source("take-away", "[Again]", '<a href="gone.png">x</a>[Again]'),
+        "gone.png",
+    ),
+    ("pictures", lambda draft: picture(draft, alt=""), "a picture without alternative text"),
+    (
+        "pictures",
+        lambda draft: picture(draft, alt="x", markup="<img src='y'>"),
+        "HTML picture without",
+    ),
+    ("pictures", lambda draft: picture(draft, alt="x", words=""), "without a summary in words"),
+    ("plain_python", source("run-select", "one = 1", "%timeit one"), "is not plain Python"),
+]
+
+
+@pytest.mark.parametrize(("rule", "change", "fault"), BROKEN)
+def test_a_broken_rule_is_named(draft: Draft, rule: str, change: Change, fault: str) -> None:
+    change(draft)
+    (broken,) = [function for function in RULES if function.__name__ == rule]
+    told = list(broken(Draft(draft.lesson, draft.notebook)))
+    assert any(fault in line for line in told), told
+
+
+def test_every_rule_is_shown_to_catch_something() -> None:
+    assert {rule.__name__ for rule in RULES} == {rule for rule, _, _ in BROKEN}
+
+
+def test_the_middle_of_the_code_cells_is_bounded(draft: Draft) -> None:
+    for code in draft.code:
+        code["source"] += "\nx = 1" * 7
+    assert any("the median code cell has 8 lines" in line for line in structure_faults(draft))
+
+
+def test_top_level_await_is_plain_python(draft: Draft) -> None:
+    cell(draft, "run-select")["source"] = "async with shop:\n    one = await shop.one()"
+    assert structure_faults(draft) == []
+
+
+def test_a_picture_with_words_passes(draft: Draft) -> None:
+    picture(draft, alt="One lane", markup='<img alt="One lane" src="data:image/png;base64,aa">')
+    assert structure_faults(draft) == []
+
+
+def test_lesson_00_needs_no_break_and_no_exercise_but_a_map(draft: Draft) -> None:
+    sections = "\n".join(
+        f"## {title}\nWords."
+        for title in ("Map of the course", "From symptom to lesson", "Three syllabi")
+    )
+    cell(draft, "practice-title")["source"] = sections
+    without("one-session", "claim-one-session", "exercise-title", "exercise-page")(draft)
+    without("check-page", "solve-page", "title")(draft)
+    cell(draft, "run-one-by-one").update(source='claim("x", True)')
+    metadata("run-one-by-one", tags=["claim"])(draft)
+    start = Draft(Lesson(draft.lesson.path.with_name("00_start_here.ipynb")), draft.notebook)
+    skeleton = {rule.__name__: list(rule(start)) for rule in RULES}
+    assert skeleton["skeleton"] == skeleton["known_tags"] == skeleton["breaks"] == []
+    without("practice-title")(draft)
+    told = structure_faults(Draft(start.lesson, draft.notebook))
+    assert "the section '## Map of the course' is missing" in told
+
+
+def test_links_are_read_outside_code_only() -> None:
+    text = "[a](x.ipynb) `[b](y.ipynb)`\n```\n[c](z.ipynb)\n```\n<a href='https://w.org'>w</a>"
+    assert links(text) == ["x.ipynb", "https://w.org"]
+    assert linked_lessons("[a](notebooks/02_gather.ipynb#Predict) [b](https://x.org/y.ipynb)") == [
+        "02_gather"
+    ]
+
+
+def test_prose_has_no_code_and_no_comments() -> None:
+    text = "You wait. `just` <!-- simply --> <b>Look</b>\n```python\njust()\n```\nDone."
+    assert prose(text).split() == ["You", "wait.", "Look", "Done."]
