@@ -23,7 +23,6 @@ YOUR_TITLE = "(a title of your own)"
 # Level-2 headings, in this order. "Predict" may be "## Predict" or "## Predict: how long?";
 # "What breaks" needs its colon and comes once for each failure. Other headings may stand between.
 SKELETON: tuple[str, ...] = (
-    "You will see",
     "Set-up",
     YOUR_TITLE,
     "Predict",
@@ -37,7 +36,6 @@ SKELETON: tuple[str, ...] = (
 # Lesson 00 shows the instruments: nothing breaks, nothing is shipped, nothing is asked.
 SKELETON_OF: dict[str, tuple[str, ...]] = {
     "00": (
-        "You will see",
         "Set-up",
         "Predict",
         "Compare",
@@ -53,6 +51,10 @@ KNOWN_TAGS = frozenset(
 )
 REQUIRED_TAGS: tuple[str, ...] = ("setup", "claim", "exercise", "check", "solution")
 REQUIRED_TAGS_OF: dict[str, tuple[str, ...]] = {"00": ("setup", "claim")}
+
+# Before the first section: this at the beginning of a line, bullets, 'NN minutes' and a table of
+# prerequisites that links to lessons.
+YOU_WILL_SEE = "**You will see**"
 
 SLIDE_TYPES = frozenset({"slide", "subslide", "fragment", "skip", "notes", "-"})
 
@@ -123,6 +125,17 @@ class Draft:
         return [Section(title, tuple(cells)) for title, cells in found]
 
     @cached_property
+    def opening(self) -> str:
+        """The markdown before the first level-2 heading."""
+        parts = []
+        for cell in self.cells:
+            if headings(cell, level=2):
+                break
+            if cell["cell_type"] == "markdown":
+                parts.append(cell["source"])
+        return "\n".join(parts)
+
+    @cached_property
     def skeleton(self) -> tuple[str, ...]:
         return SKELETON_OF.get(self.lesson.number, SKELETON)
 
@@ -184,9 +197,8 @@ def linked_lessons(markdown: str) -> list[str]:
 
 
 def minutes(draft: Draft) -> int | None:
-    """Return the minutes that the lesson states under "You will see"."""
-    section = draft.section("You will see")
-    match = MINUTES.search("\n".join(_markdown_of(section))) if section else None
+    """Return the minutes that the lesson states before its first section."""
+    match = MINUTES.search(draft.opening)
     return int(match[1]) if match else None
 
 
@@ -247,17 +259,16 @@ def skeleton(draft: Draft) -> Iterator[str]:
 
 def opening(draft: Draft) -> Iterator[str]:
     """ "You will see" has a few bullets, minutes, and a table of prerequisites."""
-    section = draft.section("You will see")
-    if section is None:
-        return
-    text = "\n".join(_markdown_of(section))
+    text = draft.opening
+    if not re.search(rf"^{re.escape(YOU_WILL_SEE)}", text, re.MULTILINE):
+        yield f"before the first section a line must begin with {YOU_WILL_SEE}"
     bullets = re.findall(r"^\s*[-*+] ", text, re.MULTILINE)
     if not 1 <= len(bullets) <= MAX_BULLETS:
-        yield f"'## You will see' has {len(bullets)} bullets; it must have 1 to {MAX_BULLETS}"
+        yield f"the opening has {len(bullets)} bullets; it must have 1 to {MAX_BULLETS}"
     if minutes(draft) is None:
-        yield "'## You will see' must state the time as 'NN minutes'"
+        yield "the opening must state the time as 'NN minutes'"
     if not TABLE_RULE.search(text) and "<table" not in text.lower():
-        yield "'## You will see' must hold the prerequisites as a table"
+        yield "the opening must hold the prerequisites as a table"
     if draft.lesson.number != "00" and not linked_lessons(text):
         yield "the prerequisites must link to a lesson"
 
@@ -336,8 +347,11 @@ def known_tags(draft: Draft) -> Iterator[str]:
         if tag not in used:
             yield f"no code cell has the tag {tag}"
     for cell in draft.code:
-        if ("claim" in tags(cell)) != ("claim" in called_names(cell)):
-            yield f"{cell['id']}: the tag claim and a call of claim(...) belong together"
+        proves = called_names(cell) & {"claim", "nothing_left_behind"}
+        if "claim" in tags(cell) and not proves:
+            yield f"{cell['id']} has the tag claim and claims nothing"
+        elif "claim" in proves and "claim" not in tags(cell):
+            yield f"{cell['id']} claims something and lacks the tag claim"
 
 
 def identities(draft: Draft) -> Iterator[str]:

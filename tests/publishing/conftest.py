@@ -49,7 +49,7 @@ SOUND: tuple[tuple[str, str, str], ...] = (
     (
         "you-will-see",
         "markdown",
-        "## You will see\n- one thing\n- another\n\n30 minutes\n\n"
+        "**You will see**\n\n- one thing\n- another\n\n30 minutes\n\n"
         "| Before | Why |\n|---|---|\n| [01 · Never block the loop](01_blocking.ipynb) | tasks |",
     ),
     ("set-up-title", "markdown", "## Set-up\nThe shop is 50 ms away."),

@@ -104,6 +104,11 @@ BROKEN: list[tuple[str, Change, str]] = [
         "the last section must",
     ),
     ("opening", source("you-will-see", "- another", "- a\n- b\n- c"), "has 4 bullets"),
+    (
+        "opening",
+        source("you-will-see", "**You will see**", "See"),
+        "must begin with **You will see**",
+    ),
     ("opening", source("you-will-see", "30 minutes", "half an hour"), "must state the time"),
     ("opening", source("you-will-see", "|---|---|", ""), "prerequisites as a table"),
     (
@@ -140,8 +145,8 @@ BROKEN: list[tuple[str, Change, str]] = [
         "unknown tags: raises-exception",
     ),
     ("known_tags", without("check-page"), "no code cell has the tag check"),
-    ("known_tags", metadata("claim-one-session", tags=[]), "belong together"),
-    ("known_tags", metadata("run-select", tags=["claim"]), "belong together"),
+    ("known_tags", metadata("claim-one-session", tags=[]), "lacks the tag claim"),
+    ("known_tags", metadata("run-select", tags=["claim"]), "claims nothing"),
     (
         "identities",
         lambda draft: cell(draft, "run-select").update(id="8f14e45f"),
