@@ -1,0 +1,57 @@
+"""The exercises: one checker a lesson, and what its exercise is built from.
+
+``verdict = await check_blocking(app)`` runs a learner's code, shows one line, and returns a
+:class:`~support.exercises.verdicts.Verdict`. ``EXERCISES`` holds, by lesson, what instructors want
+to know: the mistakes each checker tells apart, and the usual wrong prediction.
+
+Names are loaded when they are asked for, because process pools import this package too.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from support.exercises.blocking import check_blocking
+    from support.exercises.export import check_export
+    from support.exercises.guide import EXERCISES
+    from support.exercises.product_page import Catalogue, check_product_page
+    from support.exercises.supplier import fetch_prices, summarise
+    from support.exercises.verdicts import ANY_EXERCISE, Exercise, Mistake, Verdict
+
+__all__ = [
+    "ANY_EXERCISE",
+    "EXERCISES",
+    "Catalogue",
+    "Exercise",
+    "Mistake",
+    "Verdict",
+    "check_blocking",
+    "check_export",
+    "check_product_page",
+    "fetch_prices",
+    "summarise",
+]
+
+_MODULES = {
+    "ANY_EXERCISE": "verdicts",
+    "EXERCISES": "guide",
+    "Catalogue": "product_page",
+    "Exercise": "verdicts",
+    "Mistake": "verdicts",
+    "Verdict": "verdicts",
+    "check_blocking": "blocking",
+    "check_export": "export",
+    "check_product_page": "product_page",
+    "fetch_prices": "supplier",
+    "summarise": "supplier",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

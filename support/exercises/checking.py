@@ -1,0 +1,95 @@
+"""How a check runs: the learner's code on a bench, a judge beside it, one line in the end."""
+
+import asyncio
+import gc
+import inspect
+import re
+import warnings
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from support.exercises.bench import Bench
+from support.exercises.verdicts import Verdict, Wrong, wrong
+from support.lab.display import show_note
+from support.lab.units import ms
+
+LIMIT = 10_000  # milliseconds
+
+# A coroutine that never ran says nothing new beside one of these.
+TELLS_ALL = frozenset({"never-ends", "left-running", "cancels-itself", "exits"})
+
+NEVER_AWAITED = r"coroutine '(?P<name>.*)' was never awaited"
+_never_awaited = re.compile(NEVER_AWAITED).match
+
+Judge = Callable[[Bench], Awaitable[str]]
+
+
+async def check(judge: Judge, *, limit: float | None = None) -> Verdict:
+    """Run ``judge`` with a bench, show what it finds as one line, and return it.
+
+    ``judge`` returns the line for work that passes and raises :class:`Wrong` for work that does
+    not. ``limit`` is how long the learner's code may take in all, in seconds; 10 s, at the pace of
+    the course, unless given.
+
+    Nothing that the learner's code does raises here; see :mod:`support.exercises.bench` for the one
+    thing that cannot be survived, an endless loop that never awaits. A fault of the judge's own
+    does raise.
+    """
+    with _new_garbage_only(), warnings.catch_warnings(record=True) as heard:
+        # The learner's code is the judge's to criticise, not SQLAlchemy's or a process pool's; only
+        # a coroutine that was never awaited is told by nothing but a warning.
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", NEVER_AWAITED, RuntimeWarning)
+        verdict = await _verdict(judge, ms(LIMIT) if limit is None else limit)
+        gc.collect()
+    forgotten = [found["name"] for one in heard if (found := _never_awaited(str(one.message)))]
+    if forgotten and verdict.mistake not in TELLS_ALL:
+        told = wrong("forgotten-await", _once_each(forgotten))
+        verdict = Verdict(False, told.message, told.mistake.name)
+    show_note(verdict.message, kind="tick" if verdict.passed else "hint")
+    return verdict
+
+
+@contextmanager
+def _new_garbage_only() -> Generator[None]:
+    """Keep objects from before out of collections inside the block.
+
+    What was lost before is not told as the learner's, and collecting takes milliseconds.
+    """
+    frozen_by_others = gc.get_freeze_count() > 0
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen_by_others:
+            gc.unfreeze()
+
+
+async def _verdict(judge: Judge, limit: float) -> Verdict:
+    try:
+        async with Bench(limit) as bench:
+            return Verdict(True, await judge(bench))
+    except Wrong as found:
+        return Verdict(False, found.message, found.mistake.name)
+
+
+def _once_each(names: list[str]) -> str:
+    return ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
+
+
+def require_function(given: object, *, example: str) -> Callable[..., Any]:
+    """Return ``given`` if it can be called; ``example`` is the call that the learner should write.
+
+    Raises Wrong for the rest. A coroutine, a task or a generator is closed, so that it is not
+    reported as forgotten.
+    """
+    if inspect.iscoroutine(given) or isinstance(given, asyncio.Future):
+        (given.close if inspect.iscoroutine(given) else given.cancel)()
+        raise wrong("called-instead-of-passed", f"write {example}")
+    if inspect.isasyncgen(given) or inspect.isgenerator(given):
+        raise wrong("called-instead-of-passed", f"write {example}")
+    if isinstance(given, type) or not callable(given):
+        name = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise wrong("wrong-type", f"it got {name}; write {example}")
+    return given

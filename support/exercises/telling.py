@@ -1,0 +1,80 @@
+"""Tell an exception in one line, whatever it is and however it behaves."""
+
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+
+from support.lab.trace import is_ours
+
+LONGEST = 160
+SUPPORT_FOLDER = str(Path(__file__).parent.parent)
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """Return ``text`` on one line of at most ``longest`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def tell(error: BaseException) -> str:
+    """Return the exception's type, its words and where the learner's code raised it, in one line.
+
+    A group is told by the first exception in it. An exception without words is told by its type.
+    """
+    leaf, *others = leaves(error)
+    words = _words(leaf)
+    told = f"{type(leaf).__name__}: {words}" if words else type(leaf).__name__
+    if isinstance(error, BaseExceptionGroup):
+        more = f" and {len(others)} more" if others else ""
+        told = f"{type(error).__name__} with {told}{more}"
+    place = _place(leaf) or _place(error)
+    return one_line(told) + (f", {place}" if place else "")
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in a group and in the groups in it; any other as it is."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def let_go(error: BaseException) -> None:
+    """Drop what the frames of the exception hold, so that it can be collected."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        waiting += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            waiting += one.exceptions
+
+
+def is_learners(code: CodeType) -> bool:
+    """Return whether ``code`` was written by the learner: by no library, and not by the course."""
+    return is_ours(code) and not code.co_filename.startswith(SUPPORT_FOLDER)
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return one_line(str(error))
+    except BaseException:
+        return ""
+
+
+def _place(error: BaseException) -> str:
+    frames = [
+        (frame.f_code, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if is_learners(frame.f_code)
+    ]
+    if not frames:
+        return ""
+    code, line = frames[-1]
+    return f"in {code.co_name}, line {line}" if code.co_name != "<module>" else f"in line {line}"
