@@ -184,6 +184,7 @@ class Recorder:
         self.on = True
         self._labels: dict[int, str] = {}
         self._codes: list[CodeType] = []
+        self._ends: set[type] = set()
         self._by_task: weakref.WeakKeyDictionary[asyncio.Task[Any], TaskTrace] = (
             weakref.WeakKeyDictionary()
         )
@@ -252,10 +253,12 @@ class Recorder:
         """
         __tracebackhide__ = True
         send = coroutine.send
-        append = trace.steps.append
-        labels = self._labels
+        steps = trace.steps
+        append = steps.append
+        get_label = self._labels.get
         clock = perf_counter
-        coroutine_type = CoroutineType
+        coroutine_type, generator_type = CoroutineType, GeneratorType
+        ends = self._ends
         native = type(root) is coroutine_type
         root_label = self._label(root.cr_code) if native else ""
         trace.outermost = root_label
@@ -306,66 +309,76 @@ class Recorder:
             # unless it has finished, so the walk starts there.
             inner = anchor.cr_await if native else None
             depth = known = len(stack)
-            if inner is None and anchor is not root:
+            if inner is None and depth:
                 anchor, anchor_label = root, root_label
                 inner = root.cr_await
                 depth = 0
             label = anchor_label
             while inner is not None:
-                if type(inner) is not coroutine_type:
-                    inner = _behind(inner)
-                    if type(inner) is not coroutine_type:
-                        if inner is None:
-                            break
-                        label = self._of_generator(inner) or label
-                        inner = _awaited_by(inner)
-                        continue
-                code = inner.cr_code
-                found = labels.get(id(code))
-                if found is None:
-                    found = self._label(code)
-                if found:
-                    label = anchor_label = found
-                    anchor = inner
-                    if depth < known and stack[depth] is inner:
-                        depth += 1
-                    else:
-                        if known >= 0:
-                            del stack[depth:]
-                            log((len(trace.steps), depth))
-                            depth = known = -1
-                        push(inner)
-                        log(found)
-                inner = inner.cr_await
+                kind = type(inner)
+                if kind is coroutine_type:
+                    code = inner.cr_code
+                    found = get_label(id(code))
+                    if found is None:
+                        found = self._label(code)
+                    if found:
+                        label = anchor_label = found
+                        anchor = inner
+                        if depth < known and stack[depth] is inner:
+                            depth += 1
+                        else:
+                            if known >= 0:
+                                del stack[depth:]
+                                log((len(steps), depth))
+                                depth = known = -1
+                            push(inner)
+                            log(found)
+                    inner = inner.cr_await
+                elif kind in ends:
+                    break
+                elif kind is generator_type:
+                    found = get_label(id(inner.gi_code))
+                    if found is None:
+                        found = self._label(inner.gi_code)
+                    label = found or label
+                    inner = inner.gi_yieldfrom
+                else:
+                    label, inner = self._through(inner, label)
             if depth < known:
                 del stack[depth:]
-                log((len(trace.steps), depth))
+                log((len(steps), depth))
             if not named and label:
                 trace.outermost = self._outermost(root)
                 named = True
             append((began, ended, label))
 
-    def _of_generator(self, generator: Any) -> str:
-        code = getattr(generator, "ag_code", None) or getattr(generator, "gi_code", None)
-        if code is None:
-            return ""
+    def _known(self, code: CodeType) -> str:
         found = self._labels.get(id(code))
         return self._label(code) if found is None else found
+
+    def _through(self, awaitable: Any, label: str) -> tuple[str, Any]:
+        """Return the label, and what is awaited behind an awaitable that is no coroutine."""
+        behind = _behind(awaitable)
+        if behind is None:
+            if type(awaitable).__name__ not in _OPAQUE:
+                self._ends.add(type(awaitable))
+            return label, None
+        if isinstance(behind, AsyncGeneratorType):
+            return self._known(behind.ag_code) or label, behind.ag_await
+        return label, behind
 
     def _outermost(self, coroutine: Any) -> str:
         """Return the label of the first coroutine of ours on the way in, for tasks of a library."""
         inner: Any = coroutine
-        while inner is not None:
-            if type(inner) is CoroutineType:
-                label = self._labels.get(id(inner.cr_code)) or ""
+        label = ""
+        while inner is not None and not label:
+            if isinstance(inner, CoroutineType):
+                label, inner = self._known(inner.cr_code), inner.cr_await
+            elif isinstance(inner, GeneratorType):
+                label, inner = self._known(inner.gi_code), inner.gi_yieldfrom
             else:
-                label = self._of_generator(inner)
-            if label:
-                return label
-            inner = _awaited_by(inner)
-            if inner is not None and type(inner) is not CoroutineType:
-                inner = _behind(inner)
-        return ""
+                label, inner = self._through(inner, "")
+        return label
 
 
 def _outcome(ending: BaseException) -> str:
@@ -394,13 +407,6 @@ def _behind(awaitable: Any) -> Any:
 _OPAQUE = frozenset(
     {"async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable"}
 )
-
-
-def _awaited_by(awaitable: Any) -> Any:
-    for attribute in ("cr_await", "ag_await", "gi_yieldfrom"):
-        if hasattr(awaitable, attribute):
-            return getattr(awaitable, attribute)
-    return None
 
 
 def _behind_anyio(coroutine: Any) -> Any:

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import io
 from typing import Any
@@ -7,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from support.lab import display
-from support.lab.display import show_note, show_picture, show_table
+from support.lab.display import collected, show_note, show_picture, show_table
 
 
 @pytest.fixture
@@ -109,3 +110,33 @@ def test_a_picture_needs_words(missing: str) -> None:
 def test_a_picture_needs_a_width() -> None:
     with pytest.raises(ValueError, match="width is 0; it must be above 0, in pixels"):
         show_picture(figure(), alt="x", summary="x", width=0)
+
+
+async def _shows_in_turn(name: str, own: asyncio.Event, other: asyncio.Event) -> list[str]:
+    with collected() as outputs:
+        show_note(f"{name} 1", kind="info")
+        other.set()
+        await own.wait()
+        show_note(f"{name} 2", kind="info")
+        return [output["data"]["text/plain"] for output in outputs]
+
+
+@pytest.mark.anyio
+async def test_what_a_task_shows_is_collected_for_it_alone(shown: list) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    lists = await asyncio.gather(
+        _shows_in_turn("a", first, second), _shows_in_turn("b", second, first)
+    )
+    assert lists == [["i a 1", "i a 2"], ["i b 1", "i b 2"]]
+    assert shown == []
+    show_note("after", kind="info")
+    assert len(shown) == 1
+
+
+def test_collected_outputs_are_those_of_a_notebook(shown: list) -> None:
+    with collected() as outputs:
+        show_picture(figure(), alt="a line", summary="It rises.")
+    picture, words = outputs
+    assert picture["output_type"] == words["output_type"] == "display_data"
+    assert picture["metadata"] == {"image/png": {"width": 760, "alt": "a line"}}
+    assert shown == []
