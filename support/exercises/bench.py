@@ -195,7 +195,7 @@ class Bench:
         try:
             await asyncio.wait({task}, timeout=max(0.0, self._deadline - self._loop.time()))
             if task.done():
-                left = [_name(other) for other in self._pending() if _is_left(other)]
+                left = [_name(other) for other in await self._left()]
         finally:
             ended = task.done()
             await self.stop()
@@ -204,15 +204,21 @@ class Bench:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         return Ran(None if error else task.result(), error, left)
 
+    async def _left(self) -> list["asyncio.Future[Any]"]:
+        """Return the learner's tasks that run on; what is only finishing gets time to do so."""
+        if not (pending := self._pending()):
+            return []
+        if left := [task for task in pending if _is_left(task)]:
+            return left
+        await asyncio.wait(pending, timeout=GRACE)
+        return [task for task in self._pending() if not _is_cancelled(task)]
+
     async def stop(self) -> None:
-        """End every task of the bench: wait if it is about to end, else cancel it, else close it.
+        """End every task of the bench: cancel it, and close it if that does not help.
 
         Always returns with none of them running.
         """
         try:
-            pending = self._pending()
-            if pending and not any(map(_is_left, pending)):
-                await asyncio.wait(pending, timeout=GRACE)
             for _ in range(ROUNDS):
                 if not (pending := self._pending()):
                     break
@@ -256,11 +262,15 @@ class Bench:
 
 
 def _is_left(task: "asyncio.Future[Any]") -> bool:
-    """Return whether the task is the learner's and nobody has told it to end."""
-    if not isinstance(task, asyncio.Task) or task.cancelling():
+    """Return whether the task runs the learner's code, and nobody has told it to end."""
+    if not isinstance(task, asyncio.Task) or _is_cancelled(task):
         return False
     code = getattr(task.get_coro(), "cr_code", None)
     return code is not None and is_ours(code)
+
+
+def _is_cancelled(task: "asyncio.Future[Any]") -> bool:
+    return isinstance(task, asyncio.Task) and task.cancelling() > 0
 
 
 def _name(task: "asyncio.Future[Any]") -> str:

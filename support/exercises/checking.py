@@ -57,13 +57,11 @@ def _new_garbage_only() -> Generator[None]:
 
     What was lost before is not told as the learner's, and collecting takes milliseconds.
     """
-    frozen_by_others = gc.get_freeze_count() > 0
     gc.freeze()
     try:
         yield
     finally:
-        if not frozen_by_others:
-            gc.unfreeze()
+        gc.unfreeze()
 
 
 async def _verdict(judge: Judge, limit: float) -> Verdict:

@@ -191,7 +191,6 @@ async def cancels(sku: str) -> Any:
 
 async def spawns(sku: str) -> Any:
     spawned.append(asyncio.create_task(asyncio.Event().wait()))
-    spawned.append(asyncio.create_task(in_threads(sku)))
     return await in_threads(sku)
 
 

@@ -207,6 +207,15 @@ async def test_a_task_left_running_is_named_and_stopped(endless) -> None:
     assert kept[0].done()
 
 
+async def test_a_librarys_coroutine_left_running_is_named_too() -> None:
+    async def learners() -> None:
+        asyncio.create_task(asyncio.Event().wait())  # noqa: RUF006
+
+    verdict = await verdict_on(learners)
+    assert verdict.mistake == "left-running"
+    assert verdict.message.endswith("(wait)")
+
+
 async def test_a_task_that_was_told_to_end_is_not_left_running() -> None:
     async def slow_to_end() -> None:
         try:
