@@ -1,0 +1,220 @@
+"""The first call of every lesson: check the place it runs in, and prepare it.
+
+Importing this module is cheap: what :func:`start` needs is imported when it is called.
+"""
+
+import asyncio
+import atexit
+import builtins
+import contextlib
+import difflib
+import functools
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from support.lab.errors import LessonError
+
+OLDEST, NEWEST = (3, 11), (3, 13)
+LESSONS = range(14)
+RUN_ABOVE = "menu Run > Run All Above Selected Cell"
+# The frames of an expression at the top level of a cell, besides the cell's own.
+TOP_LEVEL = {"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
+
+_temporary: Path | None = None
+
+
+def start(lesson: str) -> None:
+    """Prepare this kernel for a lesson; the first call of each set-up cell.
+
+    Checks Python's version, the event loop and the temporary directory; gives the kernel a
+    temporary directory of its own, removed when it exits; lets an interrupt reach a cell that only
+    awaits; and notes what is there, for ``nothing_left_behind()``. Call it again at will: each call
+    begins anew.
+
+    Raises ValueError when ``lesson`` is not two digits from ``"00"`` to ``"13"``, and LessonError,
+    with what to do, when a check fails.
+    """
+    if lesson not in {f"{number:02}" for number in LESSONS}:
+        raise ValueError(f'lesson is {lesson!r}; it must be two digits, "00" to "13"')
+    _check_python(sys.version_info[:2])
+    loop = _notebook_loop()
+    temporary = _private_directory()
+    _let_interrupts_wake(loop)
+    from support.lab import hygiene
+
+    hygiene.install(temporary=temporary)
+    shell = _shell()
+    if shell is not None:
+        load_ipython_extension(shell)
+
+
+def finish() -> None:
+    """Undo :func:`start`: stop listening, remove the private directory. For tests."""
+    from support.lab import hygiene
+
+    hygiene.uninstall()
+    if hasattr(signal, "SIGUSR1"):
+        with contextlib.suppress(RuntimeError):  # no loop runs, so none has the handler
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
+    shell = _shell()
+    if shell is not None:
+        unload_ipython_extension(shell)
+    if _temporary is not None:
+        _remove(_temporary, os.getpid())
+
+
+def _check_python(version: tuple[int, ...]) -> None:
+    if not OLDEST <= version <= NEWEST:
+        here, oldest, newest = (".".join(map(str, parts)) for parts in (version, OLDEST, NEWEST))
+        raise LessonError(
+            f"This kernel runs Python {here}; the course needs {oldest} to {newest}: "
+            "open the lesson with `course open`."
+        )
+
+
+def _notebook_loop() -> asyncio.AbstractEventLoop:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = None
+    if loop is None or threading.current_thread() is not threading.main_thread():
+        raise LessonError(
+            "A lesson needs a notebook's running event loop: open it with `course open`."
+        )
+    return loop
+
+
+def _let_interrupts_wake(loop: asyncio.AbstractEventLoop) -> None:
+    """Make a signal wake the loop; without a handler of its own it sleeps on until it is due."""
+    if hasattr(signal, "SIGUSR1"):
+        with contextlib.suppress(NotImplementedError):  # a loop without signals, as on Windows
+            loop.add_signal_handler(signal.SIGUSR1, lambda: None)
+
+
+# ---------------------------------------------------------------- the temporary directory
+
+
+def _private_directory() -> Path:
+    """Return this process's own temporary directory, making it the default for new files."""
+    global _temporary
+    if _temporary is None or not _temporary.is_dir():
+        try:
+            if _temporary is not None:  # somebody removed it: begin again at the system's
+                tempfile.tempdir = None
+            made = Path(tempfile.mkdtemp(prefix=f"fastapi-async-course-{os.getpid()}-"))
+        except OSError as error:
+            raise _unwritable(error) from error
+        _temporary = made
+        atexit.register(_remove, made, os.getpid())
+    probe = _temporary / "probe"
+    try:
+        probe.write_bytes(b"written")
+        probe.unlink()
+    except OSError as error:
+        raise _unwritable(error) from error
+    tempfile.tempdir = str(_temporary)
+    return _temporary
+
+
+def _unwritable(error: OSError) -> LessonError:
+    return LessonError(
+        f"The temporary directory cannot be written ({error}): set TMPDIR to a directory that "
+        "can, and restart the kernel."
+    )
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Remove the private directory, in the process that made it and in no fork of it."""
+    global _temporary
+    if os.getpid() != owner:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if tempfile.tempdir == str(folder):
+        tempfile.tempdir = None
+    if _temporary == folder:
+        _temporary = None
+
+
+# ---------------------------------------------------------------- cells run out of order
+
+
+def _shell() -> Any:
+    if "IPython" not in sys.modules:
+        return None
+    from IPython.core.getipython import get_ipython
+
+    return get_ipython()
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Show a name that a cell lacks as one sentence; ``shell`` is IPython's. Never raises.
+
+    A LessonError reads as its sentence too when it was raised while an exception group was handled;
+    IPython alone would print the whole traceback there.
+    """
+    shown = getattr(shell, "showtraceback", None)
+    if shown is None or hasattr(shown, "course_original"):
+        return
+
+    @functools.wraps(shown)
+    def showtraceback(exc_tuple: Any = None, *args: Any, **options: Any) -> Any:
+        try:
+            kind, error, trace = shell._get_exc_info(exc_tuple)
+            sentence = _sentence(shell, error, trace)
+            if sentence is not None:
+                # Sends the error message too, so that nbclient and nbmake fail the cell.
+                shell._showtraceback(kind, error, sentence)
+                return None
+        except Exception:
+            pass  # whatever went wrong here, the learner still gets IPython's own traceback
+        return shown(exc_tuple, *args, **options)
+
+    showtraceback.course_original = shown  # ty: ignore[missing-attribute]
+    shell.showtraceback = showtraceback
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Give IPython its own tracebacks back."""
+    original = getattr(getattr(shell, "showtraceback", None), "course_original", None)
+    if original is not None:
+        shell.showtraceback = original
+
+
+def _sentence(
+    shell: Any, error: BaseException | None, trace: TracebackType | None
+) -> list[str] | None:
+    if isinstance(error, LessonError):
+        return error._render_traceback_()
+    name = getattr(error, "name", None)
+    if type(error) is not NameError or not name or not _is_top_level(shell, trace):
+        return None
+    known = [*shell.user_ns, *dir(builtins)]
+    close = [] if re.fullmatch(r"_*.?", name) else difflib.get_close_matches(name, known, 1, 0.8)
+    guess = f" Or did you mean `{close[0]}`?" if close else ""
+    return [
+        f"NameError: `{name}` is not defined yet: run the cells above this one first "
+        f"({RUN_ABOVE}).{guess}"
+    ]
+
+
+def _is_top_level(shell: Any, trace: TracebackType | None) -> bool:
+    """Return whether an error was raised by a cell's own lines, not in a function they call."""
+    cell_frames = False
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_globals is shell.user_global_ns:
+            cell_frames = True
+            if frame.f_code.co_name not in TOP_LEVEL:
+                return False
+        elif cell_frames:
+            return False
+        trace = trace.tb_next
+    return cell_frames
