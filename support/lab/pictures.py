@@ -415,8 +415,8 @@ def _rows(recording: Recording) -> list[Row]:
             row.stands_for = 1
             row.spawned_by = parent
             rows.append(row)
-            below = _waits_in_turn(recording, lane)
-            rows.extend(below)
+            if recording.unfold:
+                rows.extend(_waits_in_turn(recording, lane))
         parents.append((depth, row))
     return rows
 

@@ -1,6 +1,5 @@
 """Ask for a number before a run, and put it beside the measurement after it."""
 
-import html
 import math
 import re
 from typing import Any
@@ -9,6 +8,8 @@ from IPython.display import display
 
 from support.lab.display import show_table
 from support.lab.errors import LessonError
+
+_asked: dict[str, "Prediction"] = {}
 
 
 class Prediction:
@@ -48,13 +49,21 @@ class Prediction:
         Raises LessonError when what the learner typed is not a number.
         """
         guess = self.guess
-        rows = [["you said", "nothing yet" if guess is None else self._text(guess)]]
+        rows = [["you said", self._said(guess)]]
         if bound is not None:
             rows.append(["arithmetic says", self._text(bound)])
         rows.append(["measured", self._text(measured)])
         if guess is not None and measured:
             rows.append(["you were at", f"{guess / measured:.2f} times the measurement"])
         show_table([self.question, ""], rows)
+
+    def _said(self, guess: float | None) -> str:
+        if guess is None:
+            return "nothing yet"
+        least, most = self.between
+        if least <= guess <= most:
+            return self._text(guess)
+        return f"{self._text(guess)}, where {self._text(least)} to {self._text(most)} was asked for"
 
     def _text(self, number: float) -> str:
         text = f"{number:.3g}" if abs(number) < 999.5 else f"{number:,.0f}"
@@ -78,6 +87,8 @@ def _number(typed: str, unit: str) -> float:
 def predict(question: str, *, between: tuple[float, float], unit: str = "ms") -> Prediction:
     """Show a box for the learner's prediction and return it; nothing waits for the answer.
 
+    Asked again, as when the cell is run twice, a question keeps the answer that it had.
+
     Args:
         question: what is asked, unit aside.
         between: the least and the greatest answer that can be meant; shown as a help.
@@ -91,7 +102,9 @@ def predict(question: str, *, between: tuple[float, float], unit: str = "ms") ->
     if not _in_order(between):
         raise ValueError(f"between is {between!r}; it must be two finite numbers, the least first")
     prediction = Prediction(question, between, unit)
-    prediction._box = _box(prediction)
+    before = _asked.get(question)
+    prediction._box = _box(prediction, typed=before._box.value if before else "")
+    _asked[question] = prediction
     return prediction
 
 
@@ -103,27 +116,26 @@ def _in_order(between: Any) -> bool:
         return False
 
 
-def _box(prediction: Prediction) -> Any:
+def _box(prediction: Prediction, *, typed: str) -> Any:
     import ipywidgets
 
     least, most = prediction.between
+    unit = f" ({prediction.unit})" if prediction.unit else ""
     box = ipywidgets.Text(
+        value=typed,
+        description=f"Predict: {prediction.question}?{unit}",
         placeholder=f"{least:g} to {most:g}",
-        layout=ipywidgets.Layout(width="9em"),
+        style={"description_width": "initial"},
+        layout=ipywidgets.Layout(width="auto", max_width="46em"),
     )
     box.add_class("course-prediction")
-    unit = f"{prediction.unit}, " if prediction.unit else ""
-    label = ipywidgets.HTML(
-        f"<label><b>Predict</b>: {html.escape(prediction.question)}? ({unit}then run on)</label>"
-    )
-    row = ipywidgets.HBox([label, box])
     display(
         {
             "text/plain": f"{prediction!r} ({least:g} to {most:g} {prediction.unit})",
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
                 "version_minor": 0,
-                "model_id": row.model_id,
+                "model_id": box.model_id,
             },
         },
         raw=True,

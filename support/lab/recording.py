@@ -103,12 +103,15 @@ class Recording:
         start: float,
         end: float,
         held: float,
+        unfold: bool = True,
         result: Any = None,
         error: BaseException | None = None,
     ) -> None:
         self.title = title
         self.start = start
         self.held = held
+        self.unfold = unfold
+        """Whether a task that waits in several coroutines is drawn with a lane for each."""
         self.duration = end - start
         """From the first step to the answer, in seconds."""
         self.error = error

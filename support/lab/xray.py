@@ -33,6 +33,7 @@ async def xray(
     against: Recording | Sequence[Recording] = (),
     server: HasLoop | None = None,
     held: float | None = None,
+    unfold: bool = True,
     catch: type[BaseException] | tuple[type[BaseException], ...] = (),
     show: bool = True,
 ) -> Recording:
@@ -44,6 +45,7 @@ async def xray(
         against: recordings to draw above this one, on the same time axis.
         server: a server in a thread, whose loop's tasks are drawn as lanes of their own.
         held: a step of at least so many seconds is drawn red: it held the loop; 10 ms unless given.
+        unfold: whether a task that waits in several coroutines gets a lane for each below its own.
         catch: exceptions that the experiment is meant to end with: kept as ``recording.error``.
         show: whether to draw.
 
@@ -96,6 +98,7 @@ async def xray(
         start=own[0][0] if own else start,
         end=own[-1][1] if own else end,
         held=threshold,
+        unfold=unfold,
         result=result,
         error=failure,
     )

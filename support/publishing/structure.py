@@ -58,9 +58,9 @@ YOU_WILL_SEE = "**You will see**"
 
 SLIDE_TYPES = frozenset({"slide", "subslide", "fragment", "skip", "notes", "-"})
 
-CELLS = (20, 45)
+CELLS = (20, 60)
 MAX_CODE_LINES = 25
-MEDIAN_CODE_LINES = 7
+MEDIAN_CODE_LINES = 9
 MAX_COLUMNS = 80
 MAX_WORDS = 1_800
 MAX_BULLETS = 3
