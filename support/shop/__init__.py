@@ -209,8 +209,8 @@ class OpeningShop:
         directory = _new_directory()
         try:
             path = directory / "shop.sqlite3"
-            database = Database(path, **self._options)
             await fill(path, users=self._users, products=self._products)
+            database = Database(path, **self._options)
         except BaseException as error:
             shutil.rmtree(directory, ignore_errors=True)
             if isinstance(error, sqlite3.OperationalError) and _disk_refuses(error):

@@ -15,17 +15,19 @@ too. Fetching more rows of a running statement is none.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, event
 from sqlalchemy.engine import Connection, ExceptionContext
-from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import (
@@ -53,6 +55,7 @@ class _Link:
 
     def __init__(self) -> None:
         self.thread: threading.Thread | None = None
+        self.connection: sqlite3.Connection | None = None
         self.executing = False
         self.paid = False
         self.closing = False
@@ -64,6 +67,11 @@ class _Link:
     @property
     def ended(self) -> bool:
         return self.thread is not None and not self.thread.is_alive()
+
+    def discard(self) -> None:
+        """Close what aiosqlite drops unclosed when it is cancelled while it connects."""
+        if self.connection is not None:
+            self.connection.close()
 
 
 class Database:
@@ -88,14 +96,16 @@ class Database:
         busy_timeout: float = BUSY_TIMEOUT,
         foreign_keys: bool = True,
     ) -> None:
-        """Build the engine; nothing is opened before the first statement.
+        """Build the engine; no connection of its own is opened before the first statement.
 
         Arguments are those of `sqlalchemy.create_engine`, times in seconds. A `poolclass` that
         does not queue (`NullPool`, `StaticPool`) leaves size, overflow and timeout unused.
-        `wal`, `busy_timeout` and `foreign_keys` are PRAGMAs set on each connection.
+        `wal` is the file's journal mode; `busy_timeout` and `foreign_keys` are set on each
+        connection.
 
         Raises:
             TypeError, ValueError: an argument is of the wrong type or out of range.
+            sqlite3.OperationalError: the file cannot be written.
         """
         self.path = path
         self.round_trip = round_trip
@@ -129,6 +139,10 @@ class Database:
             **sizes,
         )
         self._listen()
+        if wal:
+            # Once, and by one connection: two that switch the mode at once lock each other out.
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
 
     @property
     def round_trip(self) -> float:
@@ -192,13 +206,16 @@ class Database:
         still checked out are reported by a `ResourceWarning`; what goes on using one, or connects
         from now on, meets an error. Closing again does nothing.
         """
-        self._closed = True
+        with self._lock:
+            self._closed = True
         forgotten = self.checked_out
         await self.engine.dispose()
         # A closed connection's thread ends some microseconds after `close` returns.
         while any(link.alive for link in self._links):
             self._invalidate_checked_out()
             await asyncio.sleep(0.001)
+        for link in self._links:
+            link.discard()
         self._links.clear()
         if forgotten:
             warnings.warn(
@@ -219,7 +236,6 @@ class Database:
     def _listen(self) -> None:
         engine = self.engine.sync_engine
         event.listen(engine, "do_connect", self._on_do_connect)
-        event.listen(engine, "connect", self._on_connect)
         event.listen(engine, "checkout", self._on_checkout)
         event.listen(engine, "checkin", self._on_checkin)
         event.listen(engine, "close", _on_close)
@@ -227,25 +243,33 @@ class Database:
         event.listen(engine, "after_cursor_execute", _on_executed)
         event.listen(engine, "handle_error", _on_error)
 
-    def _on_do_connect(self, *_: object) -> None:
+    def _on_do_connect(
+        self, _dialect: object, record: ConnectionPoolEntry, _args: object, options: dict[str, Any]
+    ) -> None:
         if self._closed:
             raise InvalidRequestError(f"{self.path.name} is closed: open the shop again")
-
-    def _on_connect(self, connection: AdaptedConnection, record: ConnectionPoolEntry) -> None:
-        link = _Link()
-        record.info[_LINK] = link
+        link = record.info[_LINK] = _Link()
         with self._lock:
+            for known in self._links:
+                if known.ended:
+                    known.discard()
             self._links = [*(known for known in self._links if not known.ended), link]
-        pay = self._payer(link)
+        # Called by `sqlite3.connect` in the new connection's thread.
+        options["factory"] = partial(self._connect, link)
 
+    def _connect(self, link: _Link, *args: Any, **options: Any) -> sqlite3.Connection:
+        with self._lock:
+            if self._closed:
+                raise sqlite3.OperationalError(f"{self.path.name} is closed")
+            link.thread = threading.current_thread()
+        link.connection = connection = sqlite3.Connection(*args, **options)
         try:
-            # No coroutine of the shop's own: a wait here keeps the name of who asked to connect.
-            connection.run_async(lambda driver: driver.set_trace_callback(pay))
-            connection.run_async(lambda driver: driver.executescript(self._setup))
-        except BaseException:
-            link.closing = True
-            connection.driver_connection.stop()
+            connection.executescript(self._setup)
+        except sqlite3.Error:
+            connection.close()
             raise
+        connection.set_trace_callback(self._payer(link))
+        return connection
 
     def _on_checkout(
         self, _connection: object, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
@@ -262,8 +286,6 @@ class Database:
 
     def _payer(self, link: _Link) -> Callable[[str], None]:
         def pay(statement: str) -> None:
-            if link.thread is None:
-                link.thread = threading.current_thread()
             if _is_free(statement):
                 return
             if link.executing:
@@ -288,7 +310,7 @@ def _is_free(statement: str) -> bool:
 def _setup_script(*, wal: bool, busy_timeout: float, foreign_keys: bool) -> str:
     pragmas = [f"busy_timeout = {round(busy_timeout * 1000)}"]
     if wal:
-        pragmas += ["journal_mode = WAL", "synchronous = NORMAL"]
+        pragmas.append("synchronous = NORMAL")
     pragmas.append(f"foreign_keys = {int(foreign_keys)}")
     return "".join(f"PRAGMA {pragma};" for pragma in pragmas)
 

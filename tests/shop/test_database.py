@@ -281,6 +281,12 @@ async def test_pragmas_are_set_on_each_connection(tmp_path):
     assert await pragmas(wal=False, busy_timeout=0.25, foreign_keys=False) == ["delete", 250, 0]
 
 
+async def test_connections_that_open_at_once_do_not_lock_each_other_out():
+    for _ in range(5):
+        async with open_shop(name="cold", users=4) as shop:
+            assert await asyncio.gather(*[shop.users.count() for _ in range(10)]) == [4] * 10
+
+
 async def test_a_cancelled_statement_gives_its_connection_back(shop):
     shop.round_trip = 0.05
     call = asyncio.create_task(shop.users.count())
