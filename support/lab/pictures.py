@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -58,14 +59,18 @@ SECONDS_FROM = 5.0
 SERVER_HEADING = "the server's loop"
 
 
+Spans = Sequence[Interval] | np.ndarray
+"""Beginnings and ends in order; an array of two columns where there may be many."""
+
+
 @dataclass
 class Row:
     """One line of the picture; times in seconds since the recording began."""
 
     label: str
     height: float
-    waiting: list[Interval] = field(default_factory=list)
-    running: list[Interval] = field(default_factory=list)
+    waiting: Spans = field(default_factory=list)
+    running: Spans = field(default_factory=list)
     held: list[Interval] = field(default_factory=list)
     indent: int = 0
     ending: str = ""
@@ -182,8 +187,8 @@ def _lane(axes: Axes, row: Row, scale: float, limit: float, across: float) -> No
         share = 0.82
     bar = (row.centre - row.height * share / 2, row.height * share)
     parent = row.spawned_by
-    if parent is not None and row.group == 1 and (row.waiting or row.running):
-        began = min(span[0] for span in row.waiting + row.running) * scale
+    if parent is not None and row.group == 1 and len(row.waiting):
+        began = row.waiting[0][0] * scale
         axes.plot([began, began], [parent.centre, row.centre], color="#9fb0c3", lw=0.6, zorder=1.5)
     pixel = limit / (across * 200)
     layers = [(_merged(row.waiting, pixel if len(row.waiting) > 500 else 0.0), WAITING, 2.0)]
@@ -293,11 +298,11 @@ def _verb(recording: Recording) -> str:
     return "answered" if "/" in root else "done"
 
 
-def _merged(spans: list[Interval], widen: float) -> list[Interval]:
+def _merged(spans: Spans, widen: float) -> list[Interval]:
     """Return ``spans`` at least ``widen`` wide, those that touch joined: no more than pixels."""
-    if not spans:
+    if not len(spans):
         return []
-    edges = np.asarray(sorted(spans), dtype=float)
+    edges = np.asarray(spans, dtype=float)
     began = edges[:, 0]
     ended = np.maximum.accumulate(np.maximum(edges[:, 1], began + widen))
     opens = np.empty(len(began), dtype=bool)
@@ -308,20 +313,20 @@ def _merged(spans: list[Interval], widen: float) -> list[Interval]:
     return list(zip(began[firsts].tolist(), ended[lasts].tolist(), strict=True))
 
 
-def _dense(spans: list[Interval], pixel: float) -> bool:
+def _dense(spans: Spans, pixel: float) -> bool:
     """Return whether steps follow one another so closely that widened ticks would lie."""
     if len(spans) < 50:
         return False
-    edges = np.asarray(spans)
+    edges = np.asarray(spans, dtype=float)
     lengths = edges[:, 1] - edges[:, 0]
     covered = np.maximum(lengths, 2.2 * pixel).sum()
     whole = edges[-1, 1] - edges[0, 0]
     return bool(covered > 0.25 * whole and covered > 1.5 * lengths.sum())
 
 
-def _shaded(spans: list[Interval], width: float) -> list[tuple[list[Interval], str]]:
+def _shaded(spans: Spans, width: float) -> list[tuple[list[Interval], str]]:
     """Return bins ``width`` wide by colour: the darker, the larger the share of running in them."""
-    edges = np.asarray(sorted(spans), dtype=float)
+    edges = np.asarray(spans, dtype=float)
     running = np.concatenate(([0.0], np.cumsum(edges[:, 1] - edges[:, 0])))
     times = edges.reshape(-1)
     totals = np.repeat(running, 2)[1:-1]
@@ -422,15 +427,16 @@ def _rows(recording: Recording) -> list[Row]:
 
 
 def _row(recording: Recording, lane: Lane, label: str, height: float, *, group: int = 1) -> Row:
-    held = [(b, e) for b, e, _ in lane.steps if e - b >= recording.held]
+    steps = _edges(lane.steps)
+    held = steps[steps[:, 1] - steps[:, 0] >= recording.held]
     endings = {"cancelled": "cancelled", "failed": lane.error, "pending": "not ended"}
     return Row(
         label=label,
         height=height,
         indent=lane.depth,
         waiting=[(lane.began, lane.until)],
-        running=[(b, e) for b, e, _ in lane.steps],
-        held=held,
+        running=steps,
+        held=[(began, ended) for began, ended in held.tolist()],
         ending=endings.get(lane.outcome, ""),
         ending_at=lane.until,
         failed=lane.outcome == "failed",
@@ -439,27 +445,33 @@ def _row(recording: Recording, lane: Lane, label: str, height: float, *, group: 
     )
 
 
+def _edges(spans: Sequence[Sequence[Any]]) -> np.ndarray:
+    """Return beginnings and ends as an array of two columns, quicker than ``numpy.array``."""
+    began = np.array([span[0] for span in spans], dtype=float)
+    return np.column_stack((began, np.array([span[1] for span in spans], dtype=float)))
+
+
 def _waits_in_turn(recording: Recording, lane: Lane) -> list[Row]:
     """Return a row per coroutine that the task waits in, where it waits in more than one."""
     named = {name: spans for name, spans in lane.waits.items() if name != lane.name}
     if len(lane.waits) < 2 or not named:
         return []
     rows = []
-    steps = np.asarray([(b, e) for b, e, _ in lane.steps if e - b < recording.held]).reshape(-1, 2)
+    steps = _edges(lane.steps)
+    steps = steps[steps[:, 1] - steps[:, 0] < recording.held]
     for name, spans in named.items():
-        edges = np.asarray(spans)
+        edges = _edges(spans)
         # A wait begins as a step ends and ends as one begins, so a step touches it if it lies
         # between the last wait that begins no later than its end and that one's end.
         place = np.searchsorted(edges[:, 0], steps[:, 1], side="right") - 1
         near = (place >= 0) & (edges[np.maximum(place, 0), 1] >= steps[:, 0])
-        touching = [(b, e) for b, e in steps[near].tolist()]
         rows.append(
             Row(
                 label=name,
                 height=SLIM_ROW,
                 indent=lane.depth + 1,
-                waiting=list(spans),
-                running=touching,
+                waiting=edges,
+                running=steps[near],
                 slim=True,
                 loop=lane.loop,
             )
