@@ -26,7 +26,7 @@ from support.shop.database import (
     POOL_TIMEOUT,
     Database,
 )
-from support.shop.errors import TemporaryDirectoryError
+from support.shop.errors import ShopClosedError, TemporaryDirectoryError
 from support.shop.models import Order
 from support.shop.repositories import OrderRepository, ProductRepository, UserRepository
 from support.shop.seed import fill
@@ -35,6 +35,7 @@ __all__ = [
     "OrderRepository",
     "ProductRepository",
     "Shop",
+    "ShopClosedError",
     "TemporaryDirectoryError",
     "UserRepository",
     "open_shop",

@@ -28,7 +28,6 @@ from typing import Any, Final
 
 from sqlalchemy import URL, event
 from sqlalchemy.engine import Connection, ExceptionContext
-from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import (
     AsyncAdaptedQueuePool,
@@ -39,6 +38,7 @@ from sqlalchemy.pool import (
 )
 
 from support.shop import checks
+from support.shop.errors import ShopClosedError
 
 POOL_SIZE: Final = 20
 MAX_OVERFLOW: Final = 0
@@ -247,7 +247,7 @@ class Database:
         self, _dialect: object, record: ConnectionPoolEntry, _args: object, options: dict[str, Any]
     ) -> None:
         if self._closed:
-            raise InvalidRequestError(f"{self.path.name} is closed: open the shop again")
+            raise ShopClosedError(self.path.name)
         link = record.info[_LINK] = _Link()
         with self._lock:
             for known in self._links:

@@ -9,10 +9,9 @@ from pathlib import Path
 from sqlite3 import connect
 
 import pytest
-from sqlalchemy.exc import InvalidRequestError
 
 import support.shop
-from support.shop import Shop, TemporaryDirectoryError, open_shop
+from support.shop import Shop, ShopClosedError, TemporaryDirectoryError, open_shop
 
 pytestmark = pytest.mark.anyio
 
@@ -51,8 +50,10 @@ async def test_closing_again_does_nothing():
     await asyncio.gather(shop.close(), shop.close())
     await shop.close()
     assert repr(shop) == "<Shop 'twice', closed>"
-    with pytest.raises(InvalidRequestError, match="is closed: open the shop again"):
+    with pytest.raises(ShopClosedError, match="is closed: open the shop again") as raised:
         await shop.users.count()
+    (sentence,) = raised.value._render_traceback_()
+    assert "run the cell that opens it" in sentence
 
 
 async def test_opening_again_under_the_same_name_closes_the_one_before():
