@@ -25,8 +25,9 @@ from support.lab.trace import is_ours, short_name
 
 T = TypeVar("T")
 
-GRACE = 1.0  # seconds that a library's task, or one that was cancelled, gets to finish
+GRACE = 2.0  # seconds that a library's task, or one that was cancelled, gets to finish
 ROUNDS = 3  # how often what is left is cancelled before it is closed
+ROUND = 0.3  # seconds between two such rounds
 
 
 class Exits(BaseException):
@@ -224,12 +225,12 @@ class Bench:
                     break
                 for task in pending:
                     task.cancel()
-                await asyncio.wait(pending, timeout=GRACE / ROUNDS)
+                await asyncio.wait(pending, timeout=ROUND)
             self.closed = True
             while pending := self._pending():
                 for task in pending:
                     task.cancel()
-                await asyncio.wait(pending, timeout=GRACE)
+                await asyncio.wait(pending, timeout=ROUND)
         finally:
             self.closed = False
         for task in self._tasks:

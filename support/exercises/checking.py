@@ -14,7 +14,7 @@ from support.exercises.verdicts import Verdict, Wrong, wrong
 from support.lab.display import show_note
 from support.lab.units import ms
 
-LIMIT = 10_000  # milliseconds
+LIMIT = 15_000  # milliseconds
 
 # A coroutine that never ran says nothing new beside one of these.
 TELLS_ALL = frozenset({"never-ends", "left-running", "cancels-itself", "exits"})
@@ -29,7 +29,7 @@ async def check(judge: Judge, *, limit: float | None = None) -> Verdict:
     """Run ``judge`` with a bench, show what it finds as one line, and return it.
 
     ``judge`` returns the line for work that passes and raises :class:`Wrong` for work that does
-    not. ``limit`` is how long the learner's code may take in all, in seconds; 10 s, at the pace of
+    not. ``limit`` is how long the learner's code may take in all, in seconds; 15 s, at the pace of
     the course, unless given.
 
     Nothing that the learner's code does raises here; see :mod:`support.exercises.bench` for the one

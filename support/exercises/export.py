@@ -181,7 +181,7 @@ async def check_export(export_users: Any, *, limit: float | None = None) -> Verd
     - it also ends when the last page is full and when there are no users;
     - its connection is given back at the end and when the reader stops early.
 
-    ``limit`` is how long the export may take in all, in seconds; 10 unless given. An endless loop
+    ``limit`` is how long the export may take in all, in seconds; 15 unless given. An endless loop
     that never awaits cannot be stopped: restart the kernel.
     """
     return await check(functools.partial(_judge, export=export_users), limit=limit)

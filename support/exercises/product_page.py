@@ -33,7 +33,7 @@ from support.shop.seed import seeded_products
 T = TypeVar("T")
 
 ROUND_TRIP = 30  # milliseconds
-PATIENCE = 1_500  # milliseconds that slow questions last once the page's answer is known
+PATIENCE = 2_500  # milliseconds that slow questions last once the page's answer is known
 QUESTIONS = ("product", "bought_with", "recent_buyers", "sold")
 MISSING = UUID("00000000-0000-4000-8000-000000000404")
 NO_SUCH_PRODUCT = "no such product"
@@ -222,7 +222,7 @@ async def check_product_page(product_page: Any, *, limit: float | None = None) -
     - a missing product answers 404, at once, with nothing left running and no connection checked
       out, and another failure does not answer 404.
 
-    ``limit`` is how long the function may take in all, in seconds; 10 unless given. An endless loop
+    ``limit`` is how long the function may take in all, in seconds; 15 unless given. An endless loop
     that never awaits cannot be stopped: restart the kernel.
     """
     return await check(functools.partial(_judge, page=product_page), limit=limit)

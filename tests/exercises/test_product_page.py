@@ -16,6 +16,8 @@ from support.shop.models import Order, OrderItem, Product, User
 
 pytestmark = pytest.mark.anyio
 
+AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
+
 
 def asked(shelf: Catalogue, product_id: UUID) -> list[Any]:
     return [getattr(shelf, question)(product_id) for question in QUESTIONS]
@@ -118,13 +120,13 @@ async def one_statement(product_id: UUID, sessions: Any) -> Any:
     ],
 )
 async def test_right_answers_pass(page) -> None:
-    verdict = await check_product_page(page)
+    verdict = await check_product_page(page, limit=AMPLE)
     assert verdict.passed, verdict.message
     assert verdict.mistake is None
 
 
 async def test_one_combined_statement_passes_but_for_the_failure_of_a_question() -> None:
-    verdict = await check_product_page(one_statement)
+    verdict = await check_product_page(one_statement, limit=AMPLE)
     assert verdict.passed, verdict.message
 
 
@@ -321,7 +323,7 @@ WRONG: list[tuple[str, Callable[..., Any]]] = [
 
 @pytest.mark.parametrize(("mistake", "page"), WRONG)
 async def test_wrong_answers_get_their_hint(mistake, page) -> None:
-    verdict = await check_product_page(page)
+    verdict = await check_product_page(page, limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
     kept.clear()
 
