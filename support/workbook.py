@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ from support.publishing.notebooks import (
 )
 
 FIRST_LESSON = "00"
+SECONDS_TO_END = 15.0
+ENDINGS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ def reset_lesson(project: Project, wanted: str) -> Kept:
 def lab_arguments(project: Project, lesson: Lesson) -> list[str]:
     """Return the arguments for a JupyterLab that shows ``lesson`` from the workbook.
 
-    It asks no other host for news, and one Ctrl-C ends it.
+    It asks no other host for news, and ends at once when it is told to.
     """
     arguments = [
         f"--ServerApp.root_dir={project.workbook}",
@@ -139,20 +144,35 @@ def _keep(copy: Path, published: str) -> Path | None:
 
 
 def _run(command: list[str], cwd: Path) -> int:
-    """Run ``command``, return its exit code, and end it when this process is told to end."""
+    """Run ``command`` and return its exit code; when this process is told to end, end it first.
+
+    JupyterLab stops well when it is told once, and may hang when it is told twice. So on POSIX it
+    runs in a process group of its own, out of a terminal's reach, and hears of Ctrl-C from here.
+    """
     # the kernels of this environment come before those that the learner installed for other work
     environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
     child: subprocess.Popen[bytes] | None = None
+    last_resort: threading.Timer | None = None
 
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        # on Windows Ctrl-C reaches the child by itself, and terminate() would cut it short
-        if child is not None and not (sys.platform == "win32" and signum == signal.SIGINT):
+    def end(signum: int, frame: FrameType | None) -> None:
+        nonlocal last_resort
+        if child is None or last_resort is not None:
+            return
+        if sys.platform != "win32" or signum != signal.SIGINT:
             child.terminate()
+        last_resort = threading.Timer(SECONDS_TO_END, child.kill)
+        last_resort.daemon = True
+        last_resort.start()
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, end) for number in ENDINGS}
     try:
-        child = subprocess.Popen(command, cwd=cwd, env=environment)
-        return child.wait()
+        child = subprocess.Popen(
+            command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, process_group=0
+        )
+        code = child.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if last_resort is not None:
+            last_resort.cancel()
+    return code if last_resort is None else 0
