@@ -160,6 +160,10 @@ def _png(figure: "Figure") -> bytes:
     figure.savefig(raw, format="png", dpi=2 * PIXELS_PER_INCH)
     small = io.BytesIO()
     with Image.open(raw) as image:
-        flat = image.convert("RGB").quantize(COLOURS_IN_A_PICTURE, dither=Image.Dither.NONE)
+        flat = image.convert("RGB").quantize(
+            COLOURS_IN_A_PICTURE,
+            method=Image.Quantize.MAXCOVERAGE,  # the others give a rare colour a neighbour's shade
+            dither=Image.Dither.NONE,
+        )
         flat.save(small, format="png", optimize=True)
     return small.getvalue()

@@ -1,5 +1,6 @@
 """Pictures of recordings made by hand: all words legible, nothing said that was not recorded."""
 
+import io
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +12,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from PIL import Image
 
 from support.lab.display import _png
-from support.lab.pictures import HELD, RUNNING, WAITING, describe, draw
+from support.lab.pictures import HELD, HELD_BAND, RUNNING, WAITING, describe, draw
 from support.lab.recording import Recording
 from support.lab.trace import TaskTrace
 
@@ -264,6 +266,15 @@ def test_a_usual_picture_is_small() -> None:
         ]
         panels.append(recording(parent, *children, title=title))
     assert len(_png(draw(panels))) < 60_000
+
+
+def test_saved_colours_are_the_drawn_ones_however_rare() -> None:
+    parent = trace("named", (0, 0.011, ""), (0.3, 0.301, ""))
+    children = [trace(f"customer {n}", parent=parent) for n in range(300)]
+    with Image.open(io.BytesIO(_png(draw([recording(parent, *children, end=0.31)])))) as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    saved = {to_hex(tuple(colour / 255)) for colour in np.unique(pixels, axis=0)}
+    assert {WAITING, RUNNING, HELD, HELD_BAND} <= saved
 
 
 # Many steps.
