@@ -46,7 +46,9 @@ def test_the_supported_pythons_are_those_of_pyproject() -> None:
 
 
 def test_the_course_as_installed_has_its_packages() -> None:
-    assert check_packages(Project.here()) == []
+    # another version than the pinned one is allowed here: a run may try the newest
+    lines = check_packages(Project.here())
+    assert [line for line in lines if "the course is tested with" not in line] == []
 
 
 def test_a_missing_package_is_named_with_what_to_do(project: Project) -> None:

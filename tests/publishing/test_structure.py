@@ -9,6 +9,8 @@ from nbformat.v4 import new_code_cell, new_output
 
 from support.project import Lesson
 from support.publishing.structure import (
+    CELLS,
+    MEDIAN_CODE_LINES,
     RULES,
     Draft,
     linked_lessons,
@@ -161,7 +163,7 @@ BROKEN: list[tuple[str, Change, str]] = [
     ("slides", metadata("run-select", slideshow={}), "slide_type is None"),
     ("slides", metadata("run-select", slideshow={"slide_type": "page"}), "slide_type is 'page'"),
     ("slides", metadata("title", slideshow={"slide_type": "-"}), "must be 'slide'"),
-    ("sizes", copies_of("run-select", 23), "there are 46 cells"),
+    ("sizes", copies_of("run-select", CELLS[1] - 22), f"there are {CELLS[1] + 1} cells"),
     (
         "sizes",
         without("turn-the-dial", "run-select", "run-one-by-one", "check-page"),
@@ -226,8 +228,11 @@ def test_every_rule_is_shown_to_catch_something() -> None:
 
 def test_the_middle_of_the_code_cells_is_bounded(draft: Draft) -> None:
     for code in draft.code:
-        code["source"] += "\nx = 1" * 7
-    assert any("the median code cell has 8 lines" in line for line in structure_faults(draft))
+        code["source"] = "\n".join(["x = 1"] * (MEDIAN_CODE_LINES + 1))
+    assert any(
+        f"the median code cell has {MEDIAN_CODE_LINES + 1} lines" in line
+        for line in structure_faults(draft)
+    )
 
 
 def test_top_level_await_is_plain_python(draft: Draft) -> None:
