@@ -23,6 +23,7 @@ LANGUAGE_INFO = {
     "nbconvert_exporter": "python",
     "pygments_lexer": "ipython3",
 }
+INLINE_PICTURE = "data:image/png;base64,"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PASSING_CELL_METADATA = ("execution", "ExecuteTime", "collapsed", "scrolled", "trusted")
 PASSING_NOTEBOOK_METADATA = ("widgets", "execution", "signature", "toc-autonumbering")
@@ -151,6 +152,8 @@ def _clean_output(output: NotebookNode) -> bool:
     if "data" not in output:
         return True
     output["data"].pop(WIDGET_VIEW, None)
+    if "image/png" in output["data"] and INLINE_PICTURE in output["data"].get("text/html", ""):
+        del output["data"]["text/html"]  # the same picture again, for screen readers while it lives
     for kind, value in output["data"].items():
         if kind.startswith("text/") and isinstance(value, str):
             output["data"][kind] = _steady(value)

@@ -87,6 +87,15 @@ def test_pictures_keep_their_bytes_and_metadata() -> None:
     assert shown(picture) == [picture]
 
 
+def test_a_picture_is_saved_once_though_a_live_notebook_carries_it_as_html_too() -> None:
+    html = '<img alt="six waits" src="data:image/png;base64,aGF0">'
+    data = {"image/png": "aGF0", "text/html": html, "text/plain": "six waits"}
+    metadata = {"image/png": {"alt": "six waits", "width": 760}}
+    (output,) = shown(new_output("display_data", data=data, metadata=metadata))
+    assert output["data"] == {"image/png": "aGF0", "text/plain": "six waits"}
+    assert output["metadata"] == metadata
+
+
 def test_metadata_is_the_same_whoever_ran_it() -> None:
     one = cleaned(notebook(kernelspec={"name": "a", "display_name": "A"}, widgets={"state": {}}))
     other = cleaned(notebook(language_info={"name": "python", "version": "3.13.0"}))
