@@ -1,8 +1,7 @@
-"""The cells of the exercises, from the notebooks where they exist."""
+"""The cells of the exercises, read from the notebooks."""
 
 import ast
 import inspect
-import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,29 +10,20 @@ from typing import Any
 import nbformat
 import pytest
 
-HERE = Path(__file__).parent
-NOTEBOOKS = HERE.parents[1] / "notebooks"
-FENCED = re.compile(r"^```python (?P<tag>\w+)\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL)
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 Run = Callable[[str], Awaitable[Any]]
 
 
 def notebook_cell(lesson: str, tag: str) -> str:
-    """Return the source of the one cell of the lesson that has the tag.
-
-    A lesson whose notebook has no exercise yet has a draft in ``cells/``, which is read instead.
-    """
+    """Return the source of the one cell of the lesson that has the tag."""
     cells = [
         cell["source"]
         for path in sorted(NOTEBOOKS.glob(f"{lesson}_*.ipynb"))
         for cell in nbformat.read(path, as_version=4)["cells"]
         if tag in cell["metadata"].get("tags", ())
     ]
-    draft = HERE / "cells" / f"{lesson}.md"
-    if draft.exists():
-        blocks = FENCED.finditer(draft.read_text(encoding="utf-8"))
-        cells = [block["source"] for block in blocks if block["tag"] == tag]
     assert len(cells) == 1, f"lesson {lesson} has {len(cells)} cells tagged {tag}"
     return cells[0]
 
