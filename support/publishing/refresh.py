@@ -16,6 +16,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -149,6 +150,7 @@ def _execute(
         kernel_name="python3",
         kernel_manager_class=OwnKernelManager,
         resources={"metadata": {"path": str(lesson.path.parent)}},
+        extra_arguments=["--log-level=ERROR"],
         record_timing=False,
         store_widget_state=False,
         on_notebook_start=listen,
@@ -190,7 +192,11 @@ def _plain_environment() -> Generator[dict[str, str], None, None]:
 
 
 def _table(runs: list[Run]) -> Table:
-    table = Table("lesson", "cells", "seconds", "slowest cell", "its seconds", "kB", "")
+    note = f"! over {MAX_LESSON_SECONDS:.0f} s a lesson or {MAX_CELL_SECONDS:.0f} s a cell"
+    table = Table(box=SIMPLE, caption=note, caption_justify="left")
+    for name in ("lesson", "cells", "seconds", "slowest cell", "seconds", "kB", ""):
+        right = name in ("cells", "seconds", "kB")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for run in runs:
         name, seconds = run.slowest
         table.add_row(
@@ -207,6 +213,4 @@ def _table(runs: list[Run]) -> Table:
 
 def _marked(seconds: float, limit: float) -> Text:
     over = seconds > limit
-    return Text(
-        f"{seconds:.1f}{f' (over {limit:.0f})' if over else ''}", style="red" if over else ""
-    )
+    return Text(f"{seconds:.1f}{' !' if over else '  '}", style="red" if over else "")
