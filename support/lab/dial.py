@@ -22,6 +22,7 @@ class Dial:
         import ipywidgets
 
         self._run = run
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
@@ -41,13 +42,19 @@ class Dial:
         self.widget.add_class("course-dial")
 
     def _moved(self, change: Any) -> None:
-        self.turn(change["new"])
+        if asyncio._get_running_loop() is self._loop:
+            self.turn(change["new"])
+        else:  # JupyterLab may send what a widget says to a subshell: a thread with its own loop
+            self._loop.call_soon_threadsafe(self.turn, change["new"])
 
     def turn(self, value: Any) -> "asyncio.Task[None]":
-        """Start a run with ``value`` and cancel the one before; return the task that runs it."""
+        """Start a run with ``value`` and cancel the one before; return the task that runs it.
+
+        Call it in the loop in which the dial was made.
+        """
         if self._task is not None:
             self._task.cancel()
-        self._task = asyncio.get_running_loop().create_task(self._again(value))
+        self._task = self._loop.create_task(self._again(value))
         self._tasks.add(self._task)
         self._task.add_done_callback(self._tasks.discard)
         return self._task

@@ -112,6 +112,22 @@ async def test_moved_back_and_forth_it_runs_once(turned: Dial, experiment: Exper
     assert runs_left() == set()
 
 
+async def test_moved_from_another_thread_it_runs_in_the_loop_it_was_made_in(
+    turned: Dial, experiment: Experiment
+) -> None:
+    async def move(value: int) -> None:
+        turned.slider.value = value
+
+    experiment.go.set()
+    turned.slider.value = 2
+    await asyncio.to_thread(asyncio.run, move(3))
+    assert turned._task is not None
+    await turned._task
+    assert experiment.ended == [1, 3]
+    await turned.close()
+    assert runs_left() == set()
+
+
 async def test_a_run_in_progress_is_cancelled_and_cleans_up_before_the_next(
     turned: Dial, experiment: Experiment
 ) -> None:
