@@ -1,0 +1,52 @@
+"""How long lesson 01's twenty requests take beside one wait, on the lesson's own cells.
+
+The pace stretches the lesson's waits of 20 ms to the 50 ms for which the target is stated.
+"""
+
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+import nbformat
+import pytest
+
+from support.lab import compare, get, ms
+from support.lab.units import PACE_VARIABLE
+from support.project import Project
+
+pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
+
+REQUESTS = 20
+LESSON_WAIT = 20  # milliseconds
+TARGET_WAIT = 50  # milliseconds
+ROUNDS = 9
+CELLS = ("setup", "naive-app", "pattern-at-once")
+
+
+@pytest.fixture
+def lesson(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the names that the lesson's cells define, at a pace that makes a wait 50 ms."""
+    monkeypatch.setenv(PACE_VARIABLE, str(TARGET_WAIT / LESSON_WAIT))
+    notebook = nbformat.read(Project.here().lesson("01").path, as_version=4)
+    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
+    names: dict[str, Any] = {}
+    for cell in CELLS:
+        exec(sources[cell].removesuffix('start("01")'), names)
+    return names
+
+
+async def test_twenty_awaited_requests_take_one_wait(lesson: dict[str, Any], figures: Any) -> None:
+    wait = ms(LESSON_WAIT)
+    assert wait == pytest.approx(TARGET_WAIT / 1000)
+
+    def requests_to(path: str) -> Coroutine[Any, Any, None]:
+        return lesson["at_once"](get(lesson["app"], path) for _ in range(REQUESTS))
+
+    bounds = {"/awaited": wait, "/threaded": wait, "/blocking": REQUESTS * wait}
+    calls = {path: partial(requests_to, path) for path in bounds}
+    timing = await compare(calls, repeat=ROUNDS, ideal=bounds, show=False)
+    with figures(f"lesson 01, {REQUESTS} requests of {TARGET_WAIT} ms") as table:
+        table.at_most("awaited, of one wait", timing.of_ideal("/awaited"), 1.25)
+        table.only("def, of one wait", timing.of_ideal("/threaded"))
+        table.only("blocking, of twenty waits", timing.of_ideal("/blocking"))
+        table.only("blocking, of awaited", timing.ratio("/blocking", "/awaited"))
