@@ -1,7 +1,7 @@
 """JupyterLab in headless chromium, on copies of the lessons.
 
 Playwright's own loop stays in the main thread while it is open, and no asyncio test could run
-beside it: so it opens and closes with the tests of this folder, and no plugin keeps it.
+beside it: so it opens and closes with each file of this folder, and no plugin keeps it.
 """
 
 import os
@@ -31,7 +31,7 @@ SWITCHES = (
 START_WITHIN = 60
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(missing: Callable[[str], None]) -> Generator[Browser]:
     found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if found is None:
@@ -42,7 +42,7 @@ def browser(missing: Callable[[str], None]) -> Generator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     """A JupyterLab on the lessons without their outputs; the address of its page for files."""
     folder = tmp_path_factory.mktemp("lessons")
@@ -115,7 +115,5 @@ def open_lesson(browser: Browser, lab: str) -> Generator[Callable[[str], Page]]:
         return page
 
     yield open_page
-    page.evaluate(
-        "async () => { await window.jupyterapp.serviceManager.sessions.shutdownAll(); }"
-    )
+    page.evaluate("async () => { await window.jupyterapp.serviceManager.sessions.shutdownAll(); }")
     page.close()

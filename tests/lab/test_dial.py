@@ -119,7 +119,6 @@ async def test_moved_from_another_thread_it_runs_in_the_loop_it_was_made_in(
         turned.slider.value = value
 
     experiment.go.set()
-    turned.slider.value = 2
     await asyncio.to_thread(asyncio.run, move(3))
     assert turned._task is not None
     await turned._task
