@@ -25,6 +25,7 @@ from support.exercises.lending import lent_shop
 from support.exercises.telling import leaves
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.clients import IN_PROCESS_URL
+from support.lab.trace import is_ours, short_name
 from support.lab.units import ms
 from support.shop import Shop
 from support.shop.repositories import OrderRepository, ProductRepository, Sessions, UserRepository
@@ -80,9 +81,11 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "siblings-left-running",
-            "uses gather, which raises the 404 and lets the other branches run on",
-            "The 404 is sent, and the other questions run on behind it, each on a connection: "
-            "gather does not stop them. A TaskGroup cancels them and waits until they have ended.",
+            "uses gather, which raises the 404 and lets the other branches run on, or cancels them "
+            "and does not wait until they have ended",
+            "The 404 is sent while the other questions still run, each on a connection: gather "
+            "does not stop them, and cancel() only asks them to stop. A TaskGroup cancels them "
+            "and waits until they have ended.",
         ),
         Mistake(
             "waits-for-siblings",
@@ -360,6 +363,7 @@ class _Asker:
         answer = _Answer()
 
         async def answered(product_id: UUID) -> Any:
+            before = asyncio.all_tasks()
             try:
                 awaitable = self.page(product_id)
                 if not inspect.isawaitable(awaitable):
@@ -369,6 +373,8 @@ class _Asker:
                 answer.error = error
                 raise
             finally:
+                # Seen now, not later: a task that was cancelled and not awaited ends by itself.
+                answer.left = _questions_running(asyncio.all_tasks() - before)
                 answer.after_patience = watch.slow is not None and watch.slow.is_set()
             return answer.value
 
@@ -394,10 +400,17 @@ class _Asker:
             if opening is not None:
                 opening.cancel()
         answer.response = ran.value
-        answer.left = ran.left
+        answer.left = answer.left or ran.left
         if ran.error is not None:
             answer.error = ran.error
         return answer
+
+
+def _questions_running(tasks: set[asyncio.Task[Any]]) -> list[str]:
+    """Return the names of those of ``tasks`` that run the learner's code or the catalogue's."""
+    coroutines = [task.get_coro() for task in tasks]
+    codes = [getattr(coroutine, "cr_code", None) for coroutine in coroutines]
+    return sorted(short_name(code.co_qualname) for code in codes if code and is_ours(code))
 
 
 def _open_later(slow: asyncio.Event | None) -> asyncio.TimerHandle | None:

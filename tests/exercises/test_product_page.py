@@ -115,7 +115,6 @@ async def one_statement(product_id: UUID, sessions: Any) -> Any:
     [
         group_unwrapped,
         gather_cancelling,
-        gather_cancelling_unawaited,
         first_failure,
     ],
 )
@@ -295,6 +294,7 @@ WRONG: list[tuple[str, Callable[..., Any]]] = [
     ("group-becomes-500", grouped),
     ("siblings-left-running", gathered),
     ("siblings-left-running", shielded),
+    ("siblings-left-running", gather_cancelling_unawaited),
     ("waits-for-siblings", gathered_in_full),
     ("swallowed-404", swallowed),
     ("every-error-becomes-404", everything_is_404),
