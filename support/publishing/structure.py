@@ -60,7 +60,7 @@ SLIDE_TYPES = frozenset({"slide", "subslide", "fragment", "skip", "notes", "-"})
 
 CELLS = (20, 60)
 MAX_CODE_LINES = 25
-MEDIAN_CODE_LINES = 9
+MEDIAN_CODE_LINES = 10
 MAX_COLUMNS = 80
 MAX_WORDS = 1_800
 MAX_BULLETS = 3
