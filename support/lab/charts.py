@@ -5,20 +5,13 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from support.lab.colours import BAR, BOUND, CARD, INK, RANGE, RULE, SERIES
 from support.lab.lettering import cut, width_of
 
-CARD = "#ffffff"
-INK = "#1c2733"
-QUIET_INK = "#54616f"
-RULE = "#e3e8ee"
-BAR = "#8db3dd"
-RANGE = "#1f4e79"
-BOUND = "#a85408"
 WIDTH = 7.6
 LABELS = 0.42
 """The share of the width that labels may take."""
 TICK = 9
-SERIES = ("#1f4e79", "#d1435b", "#2c8a6f", "#a85408", "#7a5ea8")
 MARKERS = ("o", "s", "^", "D", "v")
 
 

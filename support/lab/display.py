@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from IPython.display import display
 
+from support.lab.colours import ALL
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -154,16 +156,18 @@ def show_summary(summary: str) -> None:
 
 def _png(figure: "Figure") -> bytes:
     """Return ``figure`` as a PNG with a palette: pictures of flat colours shrink to a third."""
-    from PIL import Image
+    from PIL import Image, ImageColor
 
     raw = io.BytesIO()
     figure.savefig(raw, format="png", dpi=2 * PIXELS_PER_INCH)
     small = io.BytesIO()
     with Image.open(raw) as image:
-        flat = image.convert("RGB").quantize(
-            COLOURS_IN_A_PICTURE,
-            method=Image.Quantize.MAXCOVERAGE,  # the others give a rare colour a neighbour's shade
-            dither=Image.Dither.NONE,
-        )
-        flat.save(small, format="png", optimize=True)
+        colours = image.convert("RGB")
+    found = colours.quantize(COLOURS_IN_A_PICTURE, method=Image.Quantize.MAXCOVERAGE)
+    palette = Image.new("P", (1, 1))
+    ours = [channel for colour in ALL for channel in ImageColor.getrgb(colour)]
+    palette.putpalette([*ours, *(found.getpalette() or [])])
+    # With our own colours in the palette none of them is given a neighbour's shade.
+    flat = colours.quantize(palette=palette, dither=Image.Dither.NONE)
+    flat.save(small, format="png", optimize=True)
     return small.getvalue()

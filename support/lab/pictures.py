@@ -12,17 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from support.lab.colours import CARD, HELD, HELD_BAND, INK, QUIET_INK, RULE, RUNNING, WAITING
 from support.lab.lettering import cut, width_of
 from support.lab.recording import Interval, Lane, Recording
-
-WAITING = "#c9dbf0"
-RUNNING = "#1f4e79"
-HELD = "#d1435b"
-HELD_BAND = "#fbe4e8"
-INK = "#1c2733"
-QUIET_INK = "#54616f"
-RULE = "#e3e8ee"
-CARD = "#ffffff"
 
 WIDTH = 7.6
 """Inches; at 100 pixels an inch the width of a notebook's output."""
