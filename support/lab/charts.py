@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from support.lab.colours import BAR, BOUND, CARD, INK, RANGE, RULE, SERIES
 from support.lab.lettering import cut, width_of
@@ -118,6 +119,7 @@ def curves(
             measured += 1
     if log_x:
         axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     if log_y:
         axes.set_yscale("log")
     else:
