@@ -48,8 +48,7 @@ def start(lesson: str) -> None:
     loop = _notebook_loop()
     temporary = _private_directory()
     _let_interrupts_wake(loop)
-    # Drawing is imported here too, so that the first experiment does not seem slow.
-    from support.lab import hygiene, pictures  # noqa: F401
+    from support.lab import hygiene
 
     hygiene.install(temporary=temporary)
     shell = _shell()
