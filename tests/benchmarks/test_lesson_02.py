@@ -1,0 +1,51 @@
+"""How near lesson 02's dashboards come to their bounds, on the lesson's own services."""
+
+from typing import Any
+
+import nbformat
+import pytest
+
+from support.lab import compare
+from support.project import Project
+from support.shop import open_shop
+
+pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
+
+ROUND_TRIP = 0.05  # seconds
+QUESTIONS = 6
+ROUNDS = 9
+CELLS = ("setup", "naive-service", "pattern-service")
+
+
+@pytest.fixture
+def lesson() -> dict[str, Any]:
+    """Return the names that the lesson's cells define."""
+    notebook = nbformat.read(Project.here().lesson("02").path, as_version=4)
+    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
+    names: dict[str, Any] = {}
+    for cell in CELLS:
+        exec(sources[cell].removesuffix('start("02")'), names)
+    return names
+
+
+async def test_a_gathered_dashboard_takes_one_round_trip(
+    lesson: dict[str, Any], figures: Any
+) -> None:
+    async with open_shop(round_trip=ROUND_TRIP, name="benchmark 02") as shop:
+        await shop.warm()
+        user_id = await shop.any_user()
+        parts = (shop.users, shop.orders, shop.products)
+        slow, quick = lesson["OneByOneDashboard"](*parts), lesson["DashboardService"](*parts)
+        timing = await compare(
+            {
+                "one by one": lambda: slow.get_dashboard_data(user_id),
+                "gathered": lambda: quick.get_dashboard_data(user_id),
+            },
+            repeat=ROUNDS,
+            ideal={"one by one": QUESTIONS * ROUND_TRIP, "gathered": ROUND_TRIP},
+            show=False,
+        )
+    with figures("lesson 02, a dashboard of six questions 50 ms away") as table:
+        table.at_most("gathered, of one round trip", timing.of_ideal("gathered"), 1.2)
+        table.at_most("one by one, of six round trips", timing.of_ideal("one by one"), 1.1)
+        table.only("one by one, of gathered", timing.ratio("one by one", "gathered"))
