@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from support.exercises.blocking import check_blocking
+    from support.exercises.event_bus import check_event_bus
     from support.exercises.export import check_export
     from support.exercises.guide import EXERCISES
     from support.exercises.product_page import Catalogue, check_product_page
+    from support.exercises.row_import import RowRefused, check_import
     from support.exercises.supplier import fetch_prices, summarise
     from support.exercises.verdicts import ANY_EXERCISE, Exercise, Mistake, Verdict
 
@@ -24,9 +26,12 @@ __all__ = [
     "Catalogue",
     "Exercise",
     "Mistake",
+    "RowRefused",
     "Verdict",
     "check_blocking",
+    "check_event_bus",
     "check_export",
+    "check_import",
     "check_product_page",
     "fetch_prices",
     "summarise",
@@ -38,9 +43,12 @@ _MODULES = {
     "Catalogue": "product_page",
     "Exercise": "verdicts",
     "Mistake": "verdicts",
+    "RowRefused": "row_import",
     "Verdict": "verdicts",
     "check_blocking": "blocking",
+    "check_event_bus": "event_bus",
     "check_export": "export",
+    "check_import": "row_import",
     "check_product_page": "product_page",
     "fetch_prices": "supplier",
     "summarise": "supplier",

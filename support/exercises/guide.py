@@ -1,5 +1,7 @@
 """Every exercise by its lesson, for the instructors' guide."""
 
-from support.exercises import blocking, export, product_page
+from support.exercises import blocking, event_bus, export, product_page, row_import
 
-EXERCISES = {module.EXERCISE.lesson: module.EXERCISE for module in (blocking, product_page, export)}
+_MODULES = (blocking, product_page, row_import, export, event_bus)
+
+EXERCISES = {module.EXERCISE.lesson: module.EXERCISE for module in _MODULES}
