@@ -8,6 +8,7 @@ from support.lab.display import show_note, show_picture, show_table
 from support.lab.errors import LessonError
 from support.lab.hygiene import caught_leaks, nothing_left_behind
 from support.lab.lag import loop_lag
+from support.lab.load import LoadReport, load_test, show_loads
 from support.lab.memory import peak_memory
 from support.lab.predict import Prediction, predict
 from support.lab.recording import Recording
@@ -19,6 +20,7 @@ __all__ = [
     "ClaimFailed",
     "Comparison",
     "LessonError",
+    "LoadReport",
     "Prediction",
     "Recording",
     "caught_leaks",
@@ -27,6 +29,7 @@ __all__ = [
     "dial",
     "get",
     "in_process",
+    "load_test",
     "loop_lag",
     "ms",
     "nothing_left_behind",
@@ -34,6 +37,7 @@ __all__ = [
     "post",
     "predict",
     "serve",
+    "show_loads",
     "show_note",
     "show_picture",
     "show_table",

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from support.lab.colours import BAR, BOUND, CARD, INK, RANGE, RULE, SERIES
+from support.lab.colours import BAR, BOUND, CARD, HELD, INK, RANGE, RULE, SERIES
 from support.lab.lettering import cut, width_of
 
 WIDTH = 7.6
@@ -78,6 +78,72 @@ def bars(
             1 - 0.25 / WIDTH, 0.12 / height, "▏predicted bound", color=BOUND, size=8.5,
             ha="right", va="center", weight="bold",
         )  # fmt: skip
+    return figure
+
+
+def waterfall(
+    names: Sequence[str],
+    values: Sequence[float],
+    *,
+    unit: str,
+    bound: float | None = None,
+    labels: Sequence[str] = (),
+) -> Figure:
+    """Return what each step took off a quantity: a bar per step, from the value before to its own.
+
+    The first bar is the whole of the first value; the last value stands whole once more at the end,
+    in dark. A step that adds is drawn in red.
+
+    Args:
+        names: the first state, then each step, from the top.
+        values: the quantity in the first state and after each step, in ``unit``.
+        unit: the axis label.
+        bound: a predicted bound of the last value, drawn as a mark across its bar.
+        labels: the text beside each bar; the value with three figures unless given.
+
+    Raises ValueError when there are fewer than two values, or not one for each name.
+    """
+    if len(values) < 2 or len(values) != len(names):
+        raise ValueError(
+            f"there are {len(names)} names and {len(values)} values; "
+            "give two values or more, and a name for each"
+        )
+    height = 0.3 * (len(names) + 1) + 0.62
+    figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor=CARD)
+    rows = [cut(name, LABELS * WIDTH, TICK) for name in (*names, "what is left")]
+    left = 0.25 + max(width_of(name, TICK) for name in rows)
+    axes = figure.add_axes(
+        (left / WIDTH, 0.5 / height, (WIDTH - left - 0.25) / WIDTH, (height - 0.58) / height)
+    )
+    _plain(axes, "x")
+    ends = [0.0, *values[:-1]]
+    texts = labels or [f"{value:.3g}" for value in values]
+    reach = max(1.02 * max(*values, bound or 0), 1e-9)
+    wide = WIDTH - left - 0.25
+    for place, (end, value) in enumerate(zip(ends, values, strict=True)):
+        room = max(1 - (width_of(texts[place], 8.5) + 0.1) / wide, 0.2)
+        reach = max(reach, max(end, value) / room)
+        colour = BAR if value < end or not place else HELD
+        axes.barh(place, value - end, left=end, height=0.6, color=colour, zorder=2)
+        if place:
+            axes.plot([end, end], [place - 1.3, place + 0.3], color=RANGE, lw=0.8, zorder=3)
+        axes.annotate(
+            texts[place], (max(end, value), place), xytext=(5, 0), textcoords="offset points",
+            va="center", size=8.5, color=INK,
+        )  # fmt: skip
+    last = len(values)
+    axes.barh(last, values[-1], height=0.6, color=RANGE, zorder=2)
+    axes.plot([values[-1]] * 2, [last - 1.3, last + 0.3], color=RANGE, lw=0.8, zorder=3)
+    if bound is not None:
+        axes.plot([bound] * 2, [last - 0.42, last + 0.42], color=BOUND, lw=2.2, zorder=4)
+        figure.text(
+            1 - 0.25 / WIDTH, 0.12 / height, "▏predicted bound", color=BOUND, size=8.5,
+            ha="right", va="center", weight="bold",
+        )  # fmt: skip
+    axes.set_xlim(0, reach)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), rows, parse_math=False)
+    axes.set_xlabel(unit, size=9, color=INK, loc="left")
     return figure
 
 

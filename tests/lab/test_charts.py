@@ -1,10 +1,12 @@
 import pytest
 from matplotlib.artist import Artist
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from support.lab.charts import bars, curves
+from support.lab.charts import bars, curves, waterfall
+from support.lab.colours import BAR, HELD, RANGE
 
 
 def texts(figure: Figure) -> list[str]:
@@ -86,3 +88,33 @@ def test_one_curve_needs_no_legend() -> None:
     figure = curves({"measured": ([1, 2], [1, 2])}, x="x", y="y", log_y=True)
     assert figure.axes[0].get_legend() is None
     assert figure.axes[0].get_yscale() == "log"
+
+
+def test_a_waterfall_falls_from_each_value_to_the_next() -> None:
+    names = ["first", "one client", "gathered", "a worse step"]
+    figure = waterfall(names, [3, 1, 1, 1.5], unit="seconds", bound=0.5)
+    (axes,) = figure.axes
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown == [*names, "what is left"]
+    drawn = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    spans = [sorted((bar.get_x(), bar.get_x() + bar.get_width())) for bar in drawn]
+    assert spans == [[0, 3], [1, 3], [1, 1], [1, 1.5], [0, 1.5]]
+    colours = [to_hex(bar.get_facecolor()) for bar in drawn]
+    assert [colours[place] for place in (0, 1, 3, 4)] == [BAR, BAR, HELD, RANGE]
+    assert {"3", "1", "1.5", "seconds", "▏predicted bound"} <= set(texts(figure))
+    assert axes.yaxis_inverted()
+    assert inside(figure)
+
+
+def test_a_waterfall_with_labels_and_long_names_fits() -> None:
+    names = ["first", "a step with a name that goes on for " + "ever " * 6]
+    figure = waterfall(names, [2, 1], unit="s", labels=["2 s", "1 s, no errors"])
+    assert {"2 s", "1 s, no errors"} <= set(texts(figure))
+    assert "▏predicted bound" not in texts(figure)
+    assert inside(figure)
+
+
+@pytest.mark.parametrize(("names", "values"), [(["a"], [1]), (["a", "b"], [1]), ([], [])])
+def test_a_waterfall_needs_a_value_for_each_name(names, values) -> None:
+    with pytest.raises(ValueError, match="a name for each"):
+        waterfall(names, values, unit="s")
