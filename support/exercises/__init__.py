@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from support.exercises.event_bus import check_event_bus
     from support.exercises.export import check_export
     from support.exercises.guide import EXERCISES
+    from support.exercises.limits import check_process_batch
+    from support.exercises.pool import check_pool_settings
     from support.exercises.product_page import Catalogue, check_product_page
+    from support.exercises.request_id import check_request_id
     from support.exercises.row_import import RowRefused, check_import
     from support.exercises.supplier import fetch_prices, summarise
     from support.exercises.verdicts import ANY_EXERCISE, Exercise, Mistake, Verdict
@@ -32,7 +35,10 @@ __all__ = [
     "check_event_bus",
     "check_export",
     "check_import",
+    "check_pool_settings",
+    "check_process_batch",
     "check_product_page",
+    "check_request_id",
     "fetch_prices",
     "summarise",
 ]
@@ -49,7 +55,10 @@ _MODULES = {
     "check_event_bus": "event_bus",
     "check_export": "export",
     "check_import": "row_import",
+    "check_pool_settings": "pool",
+    "check_process_batch": "limits",
     "check_product_page": "product_page",
+    "check_request_id": "request_id",
     "fetch_prices": "supplier",
     "summarise": "supplier",
 }
