@@ -12,6 +12,8 @@ UNTOUCHED = {
     "01": "untouched",
     "02": "one-by-one",
     "03": "false-is-saved",
+    "04": "one-by-one",
+    "05": "one-by-one",
     "11": "untouched",
 }
 LESSONS = sorted(EXERCISES)
