@@ -65,7 +65,7 @@ async def in_process(
         async with _client_in_process(app, raise_errors=raise_errors) as client:
             yield client
         return
-    manager = LifespanManager(app)
+    manager = LifespanManager(_with_state_of_its_own(app))
     await manager.__aenter__()
     try:
         async with _client_in_process(manager.app, raise_errors=raise_errors) as client:
@@ -73,6 +73,21 @@ async def in_process(
     finally:
         # Told of an error, the manager would cancel the app's lifespan instead of shutting it down.
         await manager.__aexit__(None, None, None)
+
+
+def _with_state_of_its_own(app: ASGIApp) -> ASGIApp:
+    """Give each request a copy of the lifespan's state, as the ASGI specification has it.
+
+    asgi-lifespan 2.1 hands the same dict to all, so that what one request sets in `request.state`
+    is read by the others. Source: https://asgi.readthedocs.io/en/latest/specs/lifespan.html
+    """
+
+    async def own_state(scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
+        if scope["type"] != "lifespan":
+            scope["state"] = dict(scope["state"])
+        await app(scope, receive, send)
+
+    return own_state
 
 
 def get(app: ASGIApp, path: str, **options: Any) -> Coroutine[Any, Any, httpx.Response]:

@@ -454,3 +454,20 @@ class TestHowAServerEnds:
 async def until(condition):
     while not condition():  # noqa: ASYNC110 (another thread changes it, and sets no event)
         await asyncio.sleep(0)
+
+
+async def test_each_request_has_a_state_of_its_own_in_process() -> None:
+    both_set = asyncio.Barrier(2)
+    app = an_app()
+
+    @app.get("/mine/{name}")
+    async def mine(name: str, request: Request):
+        request.state.name = name
+        await both_set.wait()
+        return {"name": request.state.name, "greeting": request.state.greeting}
+
+    async with in_process(app) as client:
+        answers = await asyncio.gather(client.get("/mine/a"), client.get("/mine/b"))
+        later = await client.get("/greeting")
+    assert [answer.json()["name"] for answer in answers] == ["a", "b"]
+    assert {answer.json()["greeting"] for answer in [*answers, later]} == {"hello"}
