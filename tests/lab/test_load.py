@@ -13,12 +13,14 @@ from support.lab.load import LoadNotDone, LoadReport, Sample
 pytestmark = pytest.mark.anyio
 
 
-def report_of(*seconds: float, errors: int = 0, duration: float = 1.0) -> LoadReport[int]:
+def report_of(
+    *seconds: float, errors: int = 0, duration: float = 1.0, peak: int | None = None
+) -> LoadReport[int]:
     samples = [
         Sample(place, each, "status 500" if place < errors else "")
         for place, each in enumerate(seconds)
     ]
-    return LoadReport(1, tuple(samples), duration, 0.0, 3_000_000)
+    return LoadReport(1, tuple(samples), duration, 0.0, peak)
 
 
 class Gate:
@@ -141,8 +143,10 @@ async def test_memory_counts_what_is_held_at_once() -> None:
         await asyncio.sleep(0.001)
         del held
 
-    report = await load_test(send, [1_000_000] * 4, clients=2, exact=True)
+    report = await load_test(send, [1_000_000] * 4, clients=2, memory=True)
+    assert report.peak is not None
     assert 2_000_000 <= report.peak < 3_000_000
+    assert (await load_test(send, [1], clients=1)).peak is None
 
 
 def test_percentiles_are_nearest_ranks() -> None:
@@ -194,7 +198,7 @@ def test_a_table_of_loads(capsys) -> None:
     assert "2,000 ms" in shown
     assert "1.5" in shown
     assert "memory" not in shown
-    show_loads({"first": slow}, memory=True)
+    show_loads({"first": slow, "counted": report_of(0.1, peak=3_000_000)})
     assert "3.0 MB" in capsys.readouterr().out
     with pytest.raises(ValueError, match="reports is empty"):
         show_loads({})
