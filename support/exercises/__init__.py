@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from support.exercises.blocking import check_blocking
+    from support.exercises.deadlines import SourceUnavailable, check_search
     from support.exercises.event_bus import check_event_bus
     from support.exercises.export import check_export
     from support.exercises.guide import EXERCISES
+    from support.exercises.http_client import check_client
     from support.exercises.limits import check_process_batch
     from support.exercises.pool import check_pool_settings
     from support.exercises.product_page import Catalogue, check_product_page
@@ -30,8 +32,10 @@ __all__ = [
     "Exercise",
     "Mistake",
     "RowRefused",
+    "SourceUnavailable",
     "Verdict",
     "check_blocking",
+    "check_client",
     "check_event_bus",
     "check_export",
     "check_import",
@@ -39,6 +43,7 @@ __all__ = [
     "check_process_batch",
     "check_product_page",
     "check_request_id",
+    "check_search",
     "fetch_prices",
     "summarise",
 ]
@@ -50,8 +55,10 @@ _MODULES = {
     "Exercise": "verdicts",
     "Mistake": "verdicts",
     "RowRefused": "row_import",
+    "SourceUnavailable": "deadlines",
     "Verdict": "verdicts",
     "check_blocking": "blocking",
+    "check_client": "http_client",
     "check_event_bus": "event_bus",
     "check_export": "export",
     "check_import": "row_import",
@@ -59,6 +66,7 @@ _MODULES = {
     "check_process_batch": "limits",
     "check_product_page": "product_page",
     "check_request_id": "request_id",
+    "check_search": "deadlines",
     "fetch_prices": "supplier",
     "summarise": "supplier",
 }

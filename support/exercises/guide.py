@@ -5,11 +5,23 @@ from support.exercises import (
     deadlines,
     event_bus,
     export,
+    http_client,
     limits,
     product_page,
+    request_id,
     row_import,
 )
 
-_MODULES = (blocking, product_page, row_import, limits, deadlines, export, event_bus)
+_MODULES = (
+    blocking,
+    product_page,
+    row_import,
+    limits,
+    deadlines,
+    http_client,
+    request_id,
+    export,
+    event_bus,
+)
 
 EXERCISES = {module.EXERCISE.lesson: module.EXERCISE for module in _MODULES}

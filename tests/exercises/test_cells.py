@@ -14,7 +14,10 @@ UNTOUCHED = {
     "03": "false-is-saved",
     "04": "one-by-one",
     "05": "one-by-one",
+    "08": "client-per-call",
+    "10": "untouched",
     "11": "untouched",
+    "12": "silent",
 }
 LESSONS = sorted(EXERCISES)
 
