@@ -1,0 +1,599 @@
+"""The exercise of lesson 10: a middleware in pure ASGI that gives each request an id.
+
+The check wraps the learner's class around a Starlette app and around two bare ASGI apps, and speaks
+ASGI with the result: no server, no client, and a websocket like any other connection.
+"""
+
+import asyncio
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from support.exercises.bench import Bench, NotAwaitable, Ran, blame
+from support.exercises.checking import check
+from support.exercises.telling import leaves, let_go, tell
+from support.exercises.verdicts import Exercise, Mistake, Verdict, Wrong, wrong
+from support.lab.units import ms
+
+Message = MutableMapping[str, Any]
+ASGIApp = Callable[..., Awaitable[Any]]
+
+HEADER = b"x-request-id"
+CALLERS = "caller-7"
+PATIENCE = 1_500  # milliseconds that a streamed body waits for its first chunk to be seen
+WATCH = "support.exercises.request_id"  # the key in a scope that leads to what is watched
+EXAMPLE = "write check_request_id(RequestIdMiddleware)"
+
+EXERCISE = Exercise(
+    lesson="10",
+    check="check_request_id",
+    task="A request-id middleware in pure ASGI that survives streaming, errors and websockets.",
+    usual_wrong_prediction=(
+        "That a layer of BaseHTTPMiddleware costs about as much as one of pure ASGI: it makes a "
+        "task and two streams for every request, and costs many times as much."
+    ),
+    mistakes=(
+        Mistake(
+            "untouched",
+            "passes everything through, as the stub does",
+            "No id yet: requests pass through as they are. Wrap send in a function of your own, "
+            "and let it add the header to the message that begins the response.",
+        ),
+        Mistake(
+            "base-class",
+            "derives from BaseHTTPMiddleware",
+            "This one builds on BaseHTTPMiddleware, which skips websockets and ends cut bodies as "
+            "if they were whole. Write __call__(self, scope, receive, send) yourself.",
+        ),
+        Mistake(
+            "no-answer",
+            "does not call the app within, or drops its messages",
+            "The app's answer does not arrive: call the app within, and send each of its messages.",
+        ),
+        Mistake(
+            "no-header",
+            "puts the id into the state and into no header",
+            "The response has no X-Request-ID: add it to the message http.response.start.",
+        ),
+        Mistake(
+            "no-state",
+            "adds the header and leaves the state without the id",
+            "An endpoint can't read request.state.request_id: put it into the state of the scope, "
+            "before you call the app.",
+        ),
+        Mistake(
+            "two-ids",
+            "makes one id for the state and another for the header",
+            "The endpoint and the response have different ids: make it once, before the app runs.",
+        ),
+        Mistake(
+            "text-headers",
+            "adds a header of str to a raw message",
+            "ASGI headers are pairs of bytes, and a server fails on text: encode both, or let "
+            "MutableHeaders do it.",
+        ),
+        Mistake(
+            "headers-lost",
+            "replaces the headers, or turns them into a dict that keeps one cookie of two",
+            "The app's own headers are gone, or some of them: add yours and keep the rest. One "
+            "name may come twice, as Set-Cookie does, so a dict loses some.",
+        ),
+        Mistake(
+            "state-lost",
+            "assigns a new dict to scope['state']",
+            "What the server put into the state is gone: what a lifespan yields lives there. Add "
+            "to the dict, with scope.setdefault('state', {}).",
+        ),
+        Mistake(
+            "same-id",
+            "makes the id once: in __init__, at import, or as a default argument",
+            "Two requests got one id: make a new one in each call.",
+        ),
+        Mistake(
+            "ignores-the-caller",
+            "always makes an id of its own",
+            "The caller sent an X-Request-ID, and the response has another: keep the caller's, so "
+            "that its logs and yours agree.",
+        ),
+        Mistake(
+            "shared-between-requests",
+            "keeps the id on self",
+            "Two requests at once, and one got the other's id: self is one object for all of them. "
+            "Keep the id in a local variable of the call.",
+        ),
+        Mistake(
+            "headers-may-be-absent",
+            "reads message['headers'] of a start that has none",
+            "A response may begin without headers, and yours then fails: the key is optional in "
+            "ASGI. Give the message an empty list first.",
+        ),
+        Mistake(
+            "buffers",
+            "collects the body and sends it in the end",
+            "A streamed body arrives only when it is whole: pass each message on at once.",
+        ),
+        Mistake(
+            "missing-on-500",
+            "adds the header only once the app has returned without an error",
+            "The response to a failure has no id, and that is the one you will look for. The 500 "
+            "passes through send like any other response.",
+        ),
+        Mistake(
+            "swallows-the-error",
+            "catches the app's exception and returns",
+            "The app failed, and the server is not told: it logs nothing, and ends a cut body as "
+            "if it were whole. Let the exception through.",
+        ),
+        Mistake(
+            "lifespan-broken",
+            "treats a lifespan as if it were a request",
+            "The app can't start any more: a lifespan has no headers and sends no response. Pass "
+            "on untouched what is neither http nor websocket.",
+        ),
+        Mistake(
+            "websocket-broken",
+            "treats a websocket as a request, or does not pass it on",
+            "A websocket no longer works behind it: its scope has no method, and it sends "
+            "websocket.accept where a request's answer has http.response.start.",
+        ),
+        Mistake(
+            "websocket-without-id",
+            "handles http only",
+            "A websocket passes, and has no id: it has a state, and websocket.accept takes headers "
+            "like the start of a response.",
+        ),
+    ),
+)
+
+
+class Boom(Exception):
+    """The error of an app that fails on purpose."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What the check and the app within share during one connection, or two at once."""
+
+    together: asyncio.Barrier | None = None
+    first_seen: asyncio.Event = field(default_factory=asyncio.Event)
+    buffered: bool = False
+    started: bool = False
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+def _watch(connection: HTTPConnection) -> _Watch:
+    watch: _Watch = connection.scope[WATCH]
+    watch.state = {
+        name: getattr(connection.state, name, None) for name in ("request_id", "lent_by_server")
+    }
+    return watch
+
+
+async def _plain(request: Request) -> JSONResponse:
+    watch = _watch(request)
+    if watch.together is not None:
+        await watch.together.wait()
+    answer = JSONResponse({"id": str(getattr(request.state, "request_id", None))})
+    for cookie in ("basket", "theme"):
+        answer.set_cookie(cookie, "1")
+    return answer
+
+
+async def _stream(request: Request) -> StreamingResponse:
+    watch = _watch(request)
+
+    async def body() -> AsyncGenerator[str]:
+        yield "first"
+        try:
+            async with asyncio.timeout(ms(PATIENCE)):
+                await watch.first_seen.wait()
+        except TimeoutError:
+            watch.buffered = True
+        yield "second"
+
+    return StreamingResponse(body())
+
+
+async def _fail(request: Request) -> JSONResponse:
+    _watch(request)
+    raise Boom
+
+
+async def _socket(websocket: WebSocket) -> None:
+    _watch(websocket)
+    await websocket.accept(headers=[(b"x-own", b"1")])
+    await websocket.send_text((await websocket.receive_text()).upper())
+    await websocket.close()
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncGenerator[None]:
+    app.state.watch.started = True
+    yield
+
+
+def _app_within(watch: _Watch | None = None) -> Starlette:
+    routes = [
+        Route("/plain", _plain),
+        Route("/stream", _stream),
+        Route("/fail", _fail),
+        WebSocketRoute("/socket", _socket),
+    ]
+    app = Starlette(routes=routes, lifespan=_lifespan)
+    app.state.watch = watch
+    return app
+
+
+async def _bare(scope: Message, receive: Callable, send: Callable) -> None:
+    """Answer without headers, as ASGI allows."""
+    await send({"type": "http.response.start", "status": 204})
+    await send({"type": "http.response.body"})
+
+
+async def _cut(scope: Message, receive: Callable, send: Callable) -> None:
+    """Fail in the middle of a body."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"first", "more_body": True})
+    raise Boom
+
+
+async def check_request_id(middleware: Any, *, limit: float | None = None) -> Verdict:
+    """Check the learner's ``RequestIdMiddleware`` of lesson 10, show one line, return the verdict.
+
+    It is a class, or a function, that takes an ASGI app and returns one. It passes if
+
+    - it is pure ASGI, and not a ``BaseHTTPMiddleware``;
+    - each response has an ``X-Request-ID``: the caller's, or a new one for each request; endpoints
+      read the same as ``request.state.request_id``, also when two requests run at once;
+    - headers, state and body of the app within arrive whole, a streamed body chunk by chunk;
+    - a 500 has an id too, and the app's error reaches the server;
+    - a lifespan passes, and a websocket has an id in its state and on its ``websocket.accept``.
+
+    ``limit`` is how long it may take in all, in seconds; 15 unless given. An endless loop that
+    never awaits cannot be stopped: restart the kernel.
+    """
+    return await check(functools.partial(_judge, middleware=middleware), limit=limit)
+
+
+async def _judge(bench: Bench, *, middleware: Any) -> str:
+    _require_middleware(middleware)
+    caller = _Caller(bench, middleware)
+    await _judge_plain(caller)
+    await _judge_callers_id(caller)
+    await _judge_absent_headers(caller)
+    await _judge_two_at_once(caller)
+    await _judge_stream(caller)
+    await _judge_failures(caller)
+    await _judge_lifespan(caller)
+    await _judge_websocket(caller)
+    return (
+        "Each request has an id of its own, in its state and on its response: also streamed, "
+        "failed, two at once, and on a websocket."
+    )
+
+
+def _require_middleware(given: Any) -> None:
+    if inspect.iscoroutine(given):
+        given.close()
+        raise wrong("wrong-type", f"it got a coroutine; {EXAMPLE}")
+    if isinstance(given, type):
+        if issubclass(given, BaseHTTPMiddleware):
+            raise EXERCISE.wrong("base-class")
+        return
+    if not callable(given):
+        raise wrong("wrong-type", f"it got {type(given).__name__}; {EXAMPLE}")
+    if inspect.iscoroutinefunction(given):
+        raise wrong("wrong-type", f"it got an async function; {EXAMPLE}")
+    if inspect.iscoroutinefunction(getattr(given, "__call__", None)):  # noqa: B004
+        raise wrong("wrong-type", f"it got an object, not the class; {EXAMPLE}")
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What came out of one connection. ``error`` is what the wrapped app raised."""
+
+    sent: list[Message] = field(default_factory=list)
+    error: BaseException | None = None
+    left: list[str] = field(default_factory=list)
+
+    def start(self, kind: str = "http.response.start") -> Message | None:
+        return next((one for one in self.sent if one.get("type") == kind), None)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(
+            one.get("body", b"") for one in self.sent if one.get("type") == "http.response.body"
+        )
+
+    def request_id(self, kind: str = "http.response.start") -> str | None:
+        """Return the id on the message of that kind; None when there is none."""
+        values = [value for name, value in _headers(self.start(kind)) if name.lower() == HEADER]
+        return values[-1].decode("latin-1") if values else None
+
+
+def _headers(message: Message | None) -> list[tuple[bytes, bytes]]:
+    pairs = list((message or {}).get("headers") or ())
+    for pair in pairs:
+        two = isinstance(pair, tuple | list) and len(pair) == 2
+        if not two or not all(isinstance(part, bytes) for part in pair):
+            raise EXERCISE.wrong("text-headers", f"it has {pair!r}")
+    return [(name, value) for name, value in pairs]
+
+
+@dataclass(slots=True)
+class _Caller:
+    """Calls apps that the learner's middleware wraps."""
+
+    bench: Bench
+    middleware: Any
+    built: ASGIApp | None = None
+
+    def wrap(self, within: ASGIApp) -> ASGIApp:
+        """Return the app that the learner's middleware makes of the one within."""
+        app = self.middleware(within)
+        if isinstance(app, BaseHTTPMiddleware):
+            raise EXERCISE.wrong("base-class")
+        if not callable(app):
+            kind = type(app).__name__
+            raise wrong("wrong-type", f"called with an app, it returns {kind}; {EXAMPLE}")
+        return app
+
+    def wrap_once(self) -> ASGIApp:
+        """Return the same wrapped app for every request, as on a server."""
+        if self.built is None:
+            self.built = self.wrap(_app_within())
+        return self.built
+
+    async def ask(self, path: str, watch: _Watch, **options: Any) -> _Heard:
+        """Send a GET, and return what comes back when the app has returned or raised."""
+        return await self.connect(self.wrap_once, *_request(path, watch, **options))
+
+    async def connect(
+        self, wrapped: Callable[[], ASGIApp], scope: Message, incoming: list[Message]
+    ) -> _Heard:
+        """Call the app that ``wrapped`` returns with a scope and what the client sends."""
+        heard = _Heard()
+
+        async def connection() -> None:
+            await _speak(wrapped(), scope, incoming, heard)
+
+        ran: Ran[None] = await self.bench.run(connection)
+        heard.error, heard.left = ran.error, ran.left
+        return heard
+
+
+async def _speak(app: ASGIApp, scope: Message, incoming: list[Message], heard: _Heard) -> None:
+    """Do a server's part: hand over what comes in, take what goes out."""
+    waiting = list(incoming)
+
+    async def receive() -> Message:
+        if not waiting:
+            await asyncio.Event().wait()  # nothing more comes; whoever waits is cancelled
+        return waiting.pop(0)
+
+    async def send(message: Message) -> None:
+        if not isinstance(message, MutableMapping):
+            raise TypeError(f"send was given {type(message).__name__}; a message is a dict")
+        body = message.get("body", b"")
+        if not isinstance(body, bytes):
+            raise TypeError(f"a message's body is {type(body).__name__}; it must be bytes")
+        heard.sent.append(message)
+        if b"first" in body and WATCH in scope:
+            scope[WATCH].first_seen.set()
+
+    answering = app(scope, receive, send)
+    if not inspect.isawaitable(answering):
+        raise NotAwaitable(answering)
+    await answering
+
+
+def _request(
+    path: str,
+    watch: _Watch,
+    *,
+    caller_id: str | None = None,
+    state: dict[str, Any] | None = None,
+) -> tuple[Message, list[Message]]:
+    scope = _scope("http", path, watch, caller_id, state) | {"method": "GET", "scheme": "http"}
+    return scope, [{"type": "http.request", "body": b"", "more_body": False}]
+
+
+def _scope(
+    kind: str,
+    path: str,
+    watch: _Watch,
+    caller_id: str | None = None,
+    state: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    headers = [(b"host", b"shop.test")]
+    if caller_id is not None:
+        headers.append((HEADER, caller_id.encode()))
+    scope: dict[str, Any] = {
+        "type": kind,
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 50_000),
+        "server": ("127.0.0.1", 80),
+        WATCH: watch,
+    }
+    if state is not None:
+        scope["state"] = state
+    return scope
+
+
+def _clean(heard: _Heard) -> None:
+    """Raise what any exercise says of an error, or of tasks that run on."""
+    if heard.error is not None:
+        raise blame(heard.error)
+    if heard.left:
+        raise wrong("left-running", ", ".join(heard.left))
+
+
+async def _judge_plain(caller: _Caller) -> None:
+    watch = _Watch()
+    heard = await caller.ask("/plain", watch)
+    _clean(heard)
+    start = heard.start()
+    if start is None or not heard.body:
+        raise EXERCISE.wrong("no-answer", f"it sent {len(heard.sent)} messages")
+    request_id, known = heard.request_id(), watch.state["request_id"]
+    if request_id is None and known is None:
+        raise EXERCISE.wrong("untouched")
+    if [name for name, _ in _headers(start)].count(b"set-cookie") != 2:
+        raise EXERCISE.wrong("headers-lost")
+    if request_id is None:
+        raise EXERCISE.wrong("no-header")
+    if known is None:
+        raise EXERCISE.wrong("no-state")
+    if str(known) != request_id:
+        raise EXERCISE.wrong("two-ids")
+    again = await caller.ask("/plain", _Watch())
+    _clean(again)
+    if again.request_id() == request_id:
+        raise EXERCISE.wrong("same-id")
+
+
+async def _judge_callers_id(caller: _Caller) -> None:
+    watch = _Watch()
+    lent = {"lent_by_server": "a pool"}
+    heard = await caller.ask("/plain", watch, caller_id=CALLERS, state=lent)
+    _clean(heard)
+    if watch.state["lent_by_server"] is None:
+        raise EXERCISE.wrong("state-lost")
+    if heard.request_id() != CALLERS:
+        raise EXERCISE.wrong("ignores-the-caller")
+    if str(watch.state["request_id"]) != CALLERS:
+        raise EXERCISE.wrong("two-ids")
+
+
+async def _judge_absent_headers(caller: _Caller) -> None:
+    heard = await caller.connect(lambda: caller.wrap(_bare), *_request("/bare", _Watch()))
+    if heard.error is not None:
+        if any(isinstance(leaf, KeyError | TypeError) for leaf in leaves(heard.error)):
+            raise EXERCISE.wrong("headers-may-be-absent", _told(heard.error))
+        raise blame(heard.error)
+    if heard.request_id() is None:
+        raise EXERCISE.wrong("headers-may-be-absent")
+
+
+async def _judge_two_at_once(caller: _Caller) -> None:
+    """Let two requests through one object meet in the app, then answer."""
+    together = asyncio.Barrier(2)
+    heard = {request_id: _Heard() for request_id in ("left-1", "right-2")}
+
+    async def both() -> None:
+        app = caller.wrap_once()
+        await asyncio.gather(
+            *(
+                _speak(app, *_request("/plain", _Watch(together), caller_id=request_id), each)
+                for request_id, each in heard.items()
+            )
+        )
+
+    ran = await caller.bench.run(both)
+    ran.result()
+    for request_id, each in heard.items():
+        if {each.request_id(), _told_by(each)} != {request_id}:
+            raise EXERCISE.wrong("shared-between-requests")
+
+
+def _told_by(heard: _Heard) -> str:
+    """Return the id that the endpoint wrote into its answer."""
+    return heard.body.decode("latin-1").removeprefix('{"id":"').removesuffix('"}')
+
+
+async def _judge_stream(caller: _Caller) -> None:
+    watch = _Watch()
+    heard = await caller.ask("/stream", watch)
+    _clean(heard)
+    if watch.buffered:
+        raise EXERCISE.wrong("buffers")
+    if heard.body != b"firstsecond":
+        raise EXERCISE.wrong("no-answer", f"a streamed body came as {heard.body!r}")
+    if heard.request_id() is None:
+        raise EXERCISE.wrong("no-header", "on a streamed response")
+
+
+async def _judge_failures(caller: _Caller) -> None:
+    heard = await caller.ask("/fail", _Watch())
+    _require_boom(heard)
+    if heard.start() is None or heard.request_id() is None:
+        raise EXERCISE.wrong("missing-on-500")
+    cut = _request("/cut", _Watch())
+    _require_boom(await caller.connect(lambda: caller.wrap(_cut), *cut))
+
+
+def _require_boom(heard: _Heard) -> None:
+    if heard.error is None:
+        raise EXERCISE.wrong("swallows-the-error")
+    if not any(isinstance(leaf, Boom) for leaf in leaves(heard.error)):
+        raise blame(heard.error)
+    let_go(heard.error)
+    if heard.left:
+        raise wrong("left-running", ", ".join(heard.left))
+
+
+async def _judge_lifespan(caller: _Caller) -> None:
+    watch = _Watch()
+    scope: Message = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    heard = await caller.connect(
+        lambda: caller.wrap(_app_within(watch)),
+        scope,
+        [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}],
+    )
+    _intact(heard, "lifespan-broken")
+    said = [message.get("type") for message in heard.sent]
+    if not watch.started or said != ["lifespan.startup.complete", "lifespan.shutdown.complete"]:
+        raise EXERCISE.wrong("lifespan-broken")
+
+
+async def _judge_websocket(caller: _Caller) -> None:
+    watch = _Watch()
+    scope = _scope("websocket", "/socket", watch, CALLERS) | {"scheme": "ws", "subprotocols": []}
+    heard = await caller.connect(
+        caller.wrap_once,
+        scope,
+        [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "hello"}],
+    )
+    _intact(heard, "websocket-broken")
+    texts = [one.get("text") for one in heard.sent if one.get("type") == "websocket.send"]
+    if texts != ["HELLO"]:
+        raise EXERCISE.wrong("websocket-broken")
+    accepted = heard.start("websocket.accept")
+    if (b"x-own", b"1") not in _headers(accepted):
+        raise EXERCISE.wrong("headers-lost", "on websocket.accept")
+    if watch.state["request_id"] is None:
+        raise EXERCISE.wrong("websocket-without-id", "its state has none")
+    if heard.request_id("websocket.accept") != CALLERS:
+        raise EXERCISE.wrong("websocket-without-id", "websocket.accept has none, or another")
+
+
+def _intact(heard: _Heard, mistake: str) -> None:
+    """Raise ``mistake`` for an error that no other mistake describes better."""
+    if heard.error is not None:
+        found = blame(heard.error)
+        if isinstance(found, Wrong) and found.mistake.name == "raised":
+            raise EXERCISE.wrong(mistake, found.detail)
+        raise found
+    _clean(heard)
+
+
+def _told(error: BaseException) -> str:
+    told = tell(error)
+    let_go(error)
+    return told
