@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from support.exercises.blocking import check_blocking
     from support.exercises.deadlines import SourceUnavailable, check_search
+    from support.exercises.draining import check_worker
     from support.exercises.event_bus import check_event_bus
     from support.exercises.export import check_export
     from support.exercises.guide import EXERCISES
@@ -44,6 +45,7 @@ __all__ = [
     "check_product_page",
     "check_request_id",
     "check_search",
+    "check_worker",
     "fetch_prices",
     "summarise",
 ]
@@ -67,6 +69,7 @@ _MODULES = {
     "check_product_page": "product_page",
     "check_request_id": "request_id",
     "check_search": "deadlines",
+    "check_worker": "draining",
     "fetch_prices": "supplier",
     "summarise": "supplier",
 }

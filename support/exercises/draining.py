@@ -1,0 +1,376 @@
+"""The exercise of lesson 06: a worker that drains its queue on shutdown, within a budget.
+
+A handler that fails is not part of the exercise: whether its item is tried again, set aside or
+raised is lesson 03's and 12's question.
+"""
+
+import asyncio
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from support.exercises.bench import Bench, NotAwaitable
+from support.exercises.checking import check, require_function
+from support.exercises.telling import leaves
+from support.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
+from support.lab.units import ms
+
+PATIENCE = 1_500  # milliseconds that something which should happen at once may take
+AMPLE = 20_000  # milliseconds: a budget that no trial uses up
+SHORT = 200  # milliseconds: a budget that is used up
+MOMENT = 20  # milliseconds in which a worker that does the wrong thing does it
+
+EXERCISE = Exercise(
+    lesson="06",
+    check="check_worker",
+    task="Write a worker that drains its queue on shutdown, within a budget, and returns the rest.",
+    usual_wrong_prediction=(
+        "That the server cancels an endpoint whose client has left, or that cleanup which has "
+        "begun also ends: a plain endpoint runs to its end, and a cleanup that waits is cancelled "
+        "again."
+    ),
+    mistakes=(
+        Mistake(
+            "deaf-while-idle",
+            "waits in queue.get() and looks at stopping between two items, as the stub does",
+            "With an empty queue, the worker sits in queue.get() and does not hear stopping. Wait "
+            "for both: one task works, another awaits the event.",
+        ),
+        Mistake(
+            "ends-when-idle",
+            "ends when the queue is empty, without waiting for the next item",
+            "The worker ended before stopping was set. An empty queue is no reason to go: more "
+            "items come later.",
+        ),
+        Mistake(
+            "cancels-item-in-hand",
+            "cancels the working task as soon as stopping is set",
+            "The item in hand was cancelled as soon as stopping was set. It has a budget: let it "
+            "go on until that is used up.",
+        ),
+        Mistake(
+            "does-not-drain",
+            "returns what is in the queue instead of handling it while there is budget",
+            "Items came back that the budget had room for. Go on with the queue after stopping is "
+            "set, and return what is left only when the budget is used up.",
+        ),
+        Mistake(
+            "drops-queue",
+            "returns an empty list, whatever is left in the queue",
+            "Items are neither handled nor returned. Take what is still in the queue with "
+            "get_nowait(), and return it.",
+        ),
+        Mistake(
+            "forgets-item-in-hand",
+            "returns what is in the queue and forgets the item whose handle was cancelled",
+            "The item in hand when the budget was used up is missing: its handle was cancelled, so "
+            "it was not handled. Keep it, and return it first.",
+        ),
+        Mistake(
+            "loses-item",
+            "waits for the next item or the event, and drops the item when both have come",
+            "An item that came in the same moment as stopping is neither handled nor returned. "
+            "When you wait for two things, both may be there: look at the item first.",
+        ),
+        Mistake(
+            "no-budget",
+            "waits for the queue without a limit",
+            "A handle that hangs keeps the worker for ever. The budget begins when stopping is "
+            "set: put asyncio.timeout(budget) around what you wait for then, and cancel handle.",
+        ),
+        Mistake(
+            "budget-per-item",
+            "gives each item the whole budget",
+            "The items took longer together than the budget. One budget is for all: begin it once, "
+            "around the whole drain.",
+        ),
+        Mistake(
+            "timeout-escapes",
+            "lets the TimeoutError of the budget out",
+            "A budget that is used up ended in TimeoutError, and the items left over with it. "
+            "Catch it, and return them.",
+        ),
+        Mistake(
+            "leaves-handle-running",
+            "cancels the working task and does not wait for it, or does not cancel it",
+            "The worker is gone and handle still runs. cancel() only asks: wait until the task has "
+            "ended. A TaskGroup does that on every way out.",
+        ),
+        Mistake(
+            "swallows-cancel",
+            "catches CancelledError and goes on or returns",
+            "The worker was cancelled and did not end cancelled. Clean up in finally, and let "
+            "CancelledError through.",
+        ),
+        Mistake(
+            "many-at-once",
+            "starts a task for each item",
+            "Several items were handled at once; this worker takes one at a time.",
+        ),
+        Mistake(
+            "wrong-order",
+            "handles or returns the items in another order",
+            "The items are out of order: oldest first, those in hand before those in the queue.",
+        ),
+        Mistake(
+            "wrong-answer",
+            "returns something else than the list of items that were not handled",
+            "The worker should return a list of the items that were not handled.",
+        ),
+    ),
+)
+
+
+async def check_worker(run_worker: Any, *, limit: float | None = None) -> Verdict:
+    """Check the learner's ``run_worker`` of lesson 06, show one line, and return the verdict.
+
+    It is called as ``await run_worker(queue, handle, stopping, budget)`` with an ``asyncio.Queue``,
+    an async function of one item, an ``asyncio.Event`` and seconds, and returns the items that were
+    not handled as a list. It passes if
+
+    - it handles items as they come, one at a time and in order, until ``stopping`` is set;
+    - it then handles what is in hand and in the queue, and ends at once when there is nothing;
+    - when ``budget`` is used up it cancels ``handle``, waits until that has ended, and returns the
+      rest, oldest first;
+    - cancelled itself, it ends cancelled, with ``handle`` cancelled and nothing running.
+
+    ``limit`` is how long the function may take in all, in seconds; 15 unless given. An endless loop
+    that never awaits cannot be stopped: restart the kernel.
+    """
+    return await check(functools.partial(_judge, run_worker=run_worker), limit=limit)
+
+
+async def _judge(bench: Bench, *, run_worker: Any) -> str:
+    run_worker = require_function(run_worker, example="check_worker(run_worker)")
+    for trial in (
+        _items_come_and_stop,
+        _queue_is_drained,
+        _item_and_stop_together,
+        _handle_hangs,
+        _budget_is_shared,
+        functools.partial(_cancelled, draining=False),
+        functools.partial(_cancelled, draining=True),
+    ):
+        ran = await bench.run(functools.partial(trial, functools.partial(_Shift, run_worker)))
+        ran.result()
+    return (
+        "Drained in order, stopped within the budget, nothing lost and nothing left running: "
+        "this worker can be told to go."
+    )
+
+
+@dataclass(slots=True)
+class _Shift:
+    """One run of the learner's worker, and what became of each item."""
+
+    run_worker: Callable[..., Any]
+    budget: float = AMPLE
+    """In milliseconds, as are the other times of a shift."""
+    takes: float = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """What ``handle`` waits for with each item; open unless a trial closes it."""
+    queue: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever an item or the worker has come further."""
+    begun: list[Any] = field(default_factory=list)
+    handled: list[Any] = field(default_factory=list)
+    cut: list[Any] = field(default_factory=list)
+    under_way: int = 0
+    together: int = 0
+    task: "asyncio.Task[Any]" = field(init=False)
+
+    def begin(self, *items: Any, gated: bool = False, stopping: bool = False) -> None:
+        """Start the worker with these items in the queue."""
+        for item in items:
+            self.queue.put_nowait(item)
+        if not gated:
+            self.gate.set()
+        if stopping:
+            self.stopping.set()
+        self.task = asyncio.create_task(self._work())
+        self.task.add_done_callback(lambda _: self.moved.set())
+
+    async def _work(self) -> Any:
+        budget = ms(self.budget)
+        awaitable = self.run_worker(self.queue, self._handle, self.stopping, budget)
+        if not inspect.isawaitable(awaitable):
+            raise NotAwaitable(awaitable)
+        return await awaitable
+
+    async def _handle(self, item: Any) -> None:
+        self.begun.append(item)
+        self.under_way += 1
+        self.together = max(self.together, self.under_way)
+        self.moved.set()
+        try:
+            await self.gate.wait()
+            await asyncio.sleep(ms(self.takes))
+            self.handled.append(item)
+        except asyncio.CancelledError:
+            await asyncio.sleep(ms(2))  # a cleanup: the worker has to wait for it
+            self.cut.append(item)
+            raise
+        finally:
+            self.under_way -= 1
+            self.moved.set()
+
+    async def until(self, condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
+        """Wait for the condition, the worker's end or the end of patience.
+
+        Returns whether the condition holds then.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ms(patience)):
+                while not condition() and not self.task.done():
+                    self.moved.clear()
+                    await self.moved.wait()
+        return condition()
+
+    async def ends(self) -> bool:
+        """Return whether the worker ends before patience does."""
+        await asyncio.wait({self.task}, timeout=ms(PATIENCE))
+        return self.task.done()
+
+    def left(self) -> list[Any]:
+        """Return what the worker, which has ended, has returned.
+
+        Raises what it raised, and Wrong when it left a handle behind or returned no list.
+        """
+        if self.task.cancelled():
+            raise asyncio.CancelledError
+        if (error := self.task.exception()) is not None:
+            if any(isinstance(leaf, TimeoutError) for leaf in leaves(error)):
+                raise EXERCISE.wrong("timeout-escapes")
+            raise error
+        if self.under_way:
+            raise EXERCISE.wrong("leaves-handle-running")
+        left = self.task.result()
+        if not isinstance(left, list):
+            raise EXERCISE.wrong("wrong-answer", f"it returned {type(left).__name__}")
+        return left
+
+    def account(self, *items: Any) -> list[Any]:
+        """Return what was left over, once every one of ``items`` is handled or left over.
+
+        Raises Wrong when it is not, or when they are out of order.
+        """
+        left = self.left()
+        if self.together > 1:
+            raise EXERCISE.wrong("many-at-once", f"{self.together} at once")
+        found = self.handled + left
+        if found == list(items):
+            return left
+        missing = [item for item in items if item not in found]
+        detail = f"handled {self.handled}, returned {left}"
+        if missing and missing == self.cut:
+            raise EXERCISE.wrong("forgets-item-in-hand", detail)
+        if missing:
+            raise EXERCISE.wrong("drops-queue", detail)
+        if sorted(found) == sorted(items):
+            raise EXERCISE.wrong("wrong-order", detail)
+        raise EXERCISE.wrong("wrong-answer", detail)
+
+
+Begin = Callable[..., _Shift]
+
+
+def _too_early(shift: _Shift) -> Wrong:
+    """Return the mistake of a worker that has ended although nobody told it to.
+
+    Raises what the worker raised, if it did.
+    """
+    shift.left()
+    return EXERCISE.wrong("ends-when-idle")
+
+
+async def _items_come_and_stop(shift_of: Begin) -> None:
+    shift = shift_of()
+    shift.begin()
+    come: list[int] = []
+    for item in (1, 2, 3):
+        await shift.until(shift.task.done, MOMENT)
+        if shift.task.done():
+            raise _too_early(shift)
+        come.append(item)
+        shift.queue.put_nowait(item)
+        if not await shift.until(lambda: shift.handled == come):
+            if shift.task.done():
+                raise _too_early(shift)
+            raise EXERCISE.wrong("drops-queue", "an item came, and nothing was handled")
+    await shift.until(shift.task.done, MOMENT)
+    shift.stopping.set()
+    if not await shift.ends():
+        raise EXERCISE.wrong("deaf-while-idle")
+    shift.account(*come)
+
+
+async def _queue_is_drained(shift_of: Begin) -> None:
+    shift = shift_of()
+    shift.begin(1, 2, 3, gated=True)
+    await shift.until(lambda: bool(shift.begun))
+    shift.stopping.set()
+    await shift.until(lambda: bool(shift.cut), MOMENT)
+    if shift.cut:
+        raise EXERCISE.wrong("cancels-item-in-hand")
+    shift.gate.set()
+    if not await shift.ends():
+        raise EXERCISE.wrong("deaf-while-idle", "the queue was drained")
+    if left := shift.account(1, 2, 3):
+        raise EXERCISE.wrong("does-not-drain", f"it returned {left}")
+
+
+async def _item_and_stop_together(shift_of: Begin) -> None:
+    shift = shift_of()
+    shift.begin()
+    await shift.until(shift.task.done, MOMENT)
+    shift.queue.put_nowait(1)
+    shift.stopping.set()
+    if not await shift.ends():
+        raise EXERCISE.wrong("deaf-while-idle", "an item came with stopping")
+    left = shift.left()
+    if not shift.handled and not left and not shift.begun:
+        raise EXERCISE.wrong("loses-item")
+    if shift.account(1):
+        raise EXERCISE.wrong("does-not-drain", f"it returned {left}")
+
+
+async def _handle_hangs(shift_of: Begin) -> None:
+    shift = shift_of(budget=SHORT)
+    shift.begin(1, 2, 3, gated=True)
+    await shift.until(lambda: bool(shift.begun))
+    shift.stopping.set()
+    if not await shift.ends():
+        raise EXERCISE.wrong("no-budget")
+    shift.account(1, 2, 3)
+
+
+async def _budget_is_shared(shift_of: Begin) -> None:
+    shift = shift_of(budget=SHORT, takes=0.7 * SHORT)
+    shift.begin(1, 2, 3, stopping=True)
+    if not await shift.ends():
+        raise EXERCISE.wrong("no-budget", "each item ended, all of them took too long")
+    shift.account(1, 2, 3)
+    if len(shift.handled) > 1:
+        raise EXERCISE.wrong("budget-per-item", f"{len(shift.handled)} items were handled")
+
+
+async def _cancelled(shift_of: Begin, *, draining: bool) -> None:
+    shift = shift_of()
+    shift.begin(1, 2, gated=True)
+    await shift.until(lambda: bool(shift.begun))
+    if draining:
+        shift.stopping.set()
+        await shift.until(shift.task.done, MOMENT)
+    shift.task.cancel()
+    if not await shift.ends():
+        raise EXERCISE.wrong("swallows-cancel", "it runs on")
+    if not shift.task.cancelled():
+        if (error := shift.task.exception()) is not None:
+            raise error
+        raise EXERCISE.wrong("swallows-cancel", "it returned")
+    if shift.under_way:
+        raise EXERCISE.wrong("leaves-handle-running", "the worker was cancelled")
