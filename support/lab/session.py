@@ -36,7 +36,8 @@ def start(lesson: str) -> None:
 
     Checks Python's version, the event loop and the temporary directory; gives the kernel a
     temporary directory of its own, removed when it exits; lets an interrupt reach a cell that only
-    awaits; and notes what is there, for ``nothing_left_behind()``. Call it again at will: each call
+    awaits; keeps the machine's proxies out of calls to 127.0.0.1; and notes what is there, for
+    ``nothing_left_behind()``. Call it again at will: each call
     begins anew.
 
     Raises ValueError when ``lesson`` is not two digits from ``"00"`` to ``"13"``, and LessonError,
@@ -48,8 +49,9 @@ def start(lesson: str) -> None:
     loop = _notebook_loop()
     temporary = _private_directory()
     _let_interrupts_wake(loop)
-    from support.lab import hygiene
+    from support.lab import clients, hygiene
 
+    clients.reach_loopback_directly()
     hygiene.install(temporary=temporary)
     shell = _shell()
     if shell is not None:

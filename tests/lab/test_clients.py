@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import os
 import threading
 from uuid import uuid4
 
@@ -11,7 +12,15 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from support.lab import clients
-from support.lab.clients import ServerDidNotStart, ServerDidNotStop, get, in_process, post, serve
+from support.lab.clients import (
+    ServerDidNotStart,
+    ServerDidNotStop,
+    get,
+    in_process,
+    post,
+    reach_loopback_directly,
+    serve,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -471,3 +480,36 @@ async def test_each_request_has_a_state_of_its_own_in_process() -> None:
         later = await client.get("/greeting")
     assert [answer.json()["name"] for answer in answers] == ["a", "b"]
     assert {answer.json()["greeting"] for answer in [*answers, later]} == {"hello"}
+
+
+class TestProxies:
+    @pytest.fixture
+    def environment(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+        for name in ("http", "https", "all", "no"):
+            monkeypatch.delenv(f"{name}_proxy", raising=False)
+            monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
+        return monkeypatch
+
+    def test_without_a_proxy_nothing_changes(self, environment: pytest.MonkeyPatch) -> None:
+        before = dict(os.environ)
+        reach_loopback_directly()
+        assert dict(os.environ) == before
+
+    def test_a_proxy_is_not_asked_for_loopback(self, environment: pytest.MonkeyPatch) -> None:
+        environment.setenv("http_proxy", "http://proxy.test:3128")
+        environment.setenv("no_proxy", "example.org")
+        environment.setenv("NO_PROXY", "example.org")
+        reach_loopback_directly()
+        reach_loopback_directly()
+        assert os.environ["no_proxy"] == "example.org,127.0.0.1"
+
+    @pytest.mark.anyio
+    async def test_a_client_of_ones_own_reaches_the_server(
+        self, environment: pytest.MonkeyPatch
+    ) -> None:
+        environment.setenv("no_proxy", "")  # so that both names are restored afterwards
+        environment.setenv("NO_PROXY", "")
+        environment.setenv("http_proxy", "http://127.0.0.1:9")
+        reach_loopback_directly()
+        async with serve(FastAPI()) as server, httpx.AsyncClient() as client:
+            assert (await client.get(f"{server.url}/openapi.json")).status_code == 200
