@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from support.exercises.guide import EXERCISES
     from support.exercises.http_client import check_client
     from support.exercises.limits import check_process_batch
+    from support.exercises.locks import check_locks
     from support.exercises.pool import check_pool_settings
     from support.exercises.product_page import Catalogue, check_product_page
     from support.exercises.request_id import check_request_id
@@ -40,6 +41,7 @@ __all__ = [
     "check_event_bus",
     "check_export",
     "check_import",
+    "check_locks",
     "check_pool_settings",
     "check_process_batch",
     "check_product_page",
@@ -64,6 +66,7 @@ _MODULES = {
     "check_event_bus": "event_bus",
     "check_export": "export",
     "check_import": "row_import",
+    "check_locks": "locks",
     "check_pool_settings": "pool",
     "check_process_batch": "limits",
     "check_product_page": "product_page",

@@ -15,6 +15,7 @@ UNTOUCHED = {
     "04": "one-by-one",
     "05": "one-by-one",
     "08": "client-per-call",
+    "09": "says-completed",
     "10": "untouched",
     "11": "untouched",
     "12": "silent",
