@@ -311,10 +311,6 @@ async def _judge_failures(stage: _Stage) -> None:
     if ran.error is not None and any(one in (lookup, value) for one in leaves(ran.error)):
         let_go(ran.error)
         raise EXERCISE.wrong("one-stops-the-others" if stopped else "failure-raised")
-    if ran.left or (stopped and set(stopped) <= set(seen.called)):
-        if ran.left:
-            raise EXERCISE.wrong("returns-early", ", ".join(ran.left))
-        raise EXERCISE.wrong("one-stops-the-others", f"look at {', '.join(stopped)}")
     _result(ran)
     if stopped:
         raise EXERCISE.wrong("one-stops-the-others", f"look at {', '.join(stopped)}")
@@ -326,9 +322,10 @@ async def _judge_functions(stage: _Stage) -> None:
     seen = _Seen()
     error = KeyError("email")
     fails = seen.function("fails", error=error)
-    names = ["before", "plain", "after"]
+    # The one that fails is called before a coroutine is made: none is forgotten on its account.
+    names = ["plain", "one", "two"]
     ran = await stage.play(
-        seen, seen.handler("before"), seen.function("plain"), fails, seen.handler("after")
+        seen, seen.function("plain"), fails, seen.handler("one"), seen.handler("two")
     )
     if ran.error is not None and isinstance(next(leaves(ran.error)), TypeError | KeyError):
         let_go(ran.error)
