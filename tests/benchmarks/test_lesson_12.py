@@ -1,0 +1,162 @@
+"""What publishing costs with lesson 12's queue, and beside pyee and blinker."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import nbformat
+import pytest
+from blinker import Signal
+from pyee.asyncio import AsyncIOEventEmitter
+
+from support.lab import compare
+from support.project import Project
+
+pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
+
+SLOW = 0.05  # seconds that the slow handler takes
+BURST = 200  # events
+ROUNDS = 15
+EVENT = "user.created"
+CELLS = ("setup", "naive-bus", "pattern-bus", "pattern-running")
+
+
+@pytest.fixture
+def lesson() -> dict[str, Any]:
+    """Return the names that the lesson's cells define."""
+    notebook = nbformat.read(Project.here().lesson("12").path, as_version=4)
+    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
+    names: dict[str, Any] = {"log": logging.getLogger("shop.events")}
+    for cell in CELLS:
+        exec(sources[cell].removesuffix('start("12")'), names)
+    return names
+
+
+class Buses:
+    """The lesson's two buses and the two libraries, each with the same handlers."""
+
+    def __init__(self, lesson: dict[str, Any], *handlers: Callable[[Any], Any]) -> None:
+        self.waiting = lesson["AsyncEventBus"]()
+        self.queued = lesson["QueuedEventBus"](BURST)
+        self.pyee = AsyncIOEventEmitter()
+        self.blinker = Signal()
+        for handler in handlers:
+            self.waiting.subscribe(EVENT, handler)
+            self.queued.subscribe(EVENT, handler)
+            self.pyee.on(EVENT, handler)
+            self.blinker.connect(handler, weak=False)
+
+
+def three_handlers() -> list[Callable[[Any], Any]]:
+    def handler() -> Callable[[Any], Any]:
+        async def nothing(data: Any) -> None:
+            pass
+
+        return nothing
+
+    return [handler() for _ in range(3)]
+
+
+async def test_publishing_to_the_queue_is_a_twentieth_of_the_slow_handler(
+    lesson: dict[str, Any], figures: Any
+) -> None:
+    async def slow(data: Any) -> None:
+        await asyncio.sleep(SLOW)
+
+    buses = Buses(lesson, slow, *three_handlers())
+    ways = {
+        "wait": lambda: buses.waiting.publish(EVENT, {}),
+        "queue": lambda: buses.queued.publish(EVENT, {}),
+    }
+    timing = await compare(ways, repeat=ROUNDS, ideal={"wait": SLOW, "queue": SLOW}, show=False)
+    with figures("lesson 12, publishing to a handler of 50 ms and three quick ones") as table:
+        table.at_most("queue, of the slow handler", timing.of_ideal("queue"), 1 / 20)
+        table.only("publish and wait, of the slow handler", timing.of_ideal("wait"))
+
+
+async def test_an_event_costs_no_more_than_in_a_library(
+    lesson: dict[str, Any], figures: Any
+) -> None:
+    buses = Buses(lesson, *three_handlers())
+
+    async def queued() -> None:
+        for number in range(BURST):
+            await buses.queued.publish(EVENT, number)
+        await buses.queued.queue.join()
+
+    async def queued_one_at_a_time() -> None:
+        for number in range(BURST):
+            await buses.queued.publish(EVENT, number)
+            await buses.queued.queue.join()
+
+    async def waiting() -> None:
+        for number in range(BURST):
+            await buses.waiting.publish(EVENT, number)
+
+    async def pyee() -> None:
+        for number in range(BURST):
+            buses.pyee.emit(EVENT, number)
+        await buses.pyee.wait_for_complete()
+
+    async def blinker() -> None:
+        for number in range(BURST):
+            await buses.blinker.send_async(number)
+
+    ways = {
+        "queue": queued,
+        "queue, one at a time": queued_one_at_a_time,
+        "card": waiting,
+        "pyee": pyee,
+        "blinker": blinker,
+    }
+    async with lesson["running"](buses.queued):
+        timing = await compare(ways, repeat=ROUNDS, show=False)
+    with figures("lesson 12, an event delivered to three handlers that do nothing") as table:
+        for name in ways:
+            table.only(f"{name}, an event", timing.median(name) / BURST * 1e6, "µs")
+        table.at_most("queue, of pyee", timing.ratio("queue", "pyee"), 1.1)
+        table.at_most("queue, of blinker", timing.ratio("queue", "blinker"), 1.1)
+        idle = timing.ratio("queue, one at a time", "blinker")
+        table.only("queue with an idle worker, of blinker", idle)
+
+
+async def test_who_publishes_pays_no_more_than_with_a_library(
+    lesson: dict[str, Any], figures: Any
+) -> None:
+    buses = Buses(lesson, *three_handlers())
+
+    async def queued() -> None:
+        for number in range(BURST):
+            await buses.queued.publish(EVENT, number)
+
+    def pyee() -> None:
+        for number in range(BURST):
+            buses.pyee.emit(EVENT, number)
+
+    async def blinker() -> None:
+        for number in range(BURST):
+            await buses.blinker.send_async(number)
+
+    shares: dict[str, list[float]] = {"pyee": [], "blinker": []}
+    loop = asyncio.get_running_loop()
+
+    async def seconds(publish: Callable[[], Any]) -> float:
+        """Return what ``publish`` takes; what it has put off is done or dropped afterwards."""
+        began = loop.time()
+        outcome = publish()
+        if outcome is not None:
+            await outcome
+        taken = loop.time() - began
+        await buses.pyee.wait_for_complete()
+        while not buses.queued.queue.empty():
+            buses.queued.queue.get_nowait()
+        return taken
+
+    for _ in range(ROUNDS):
+        ours = await seconds(queued)
+        shares["pyee"].append(ours / await seconds(pyee))
+        shares["blinker"].append(ours / await seconds(blinker))
+    with figures("lesson 12, what publish takes from who publishes") as table:
+        for name, found in shares.items():
+            table.at_most(f"queue, of {name}", sorted(found)[ROUNDS // 2], 1.1)
