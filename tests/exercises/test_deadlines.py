@@ -1,7 +1,7 @@
 """The check of lesson 05, with right answers and wrong ones."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 
-Sources = dict[str, Callable[[str], Awaitable[list[str]]]]
+Sources = dict[str, Callable[[str], Coroutine[Any, Any, list[str]]]]
 Search = Callable[[str, Sources, float], Any]
 
 
@@ -111,7 +111,7 @@ async def without_a_budget(query: str, sources: Sources, budget: float) -> Any:
 
 
 async def split(query: str, sources: Sources, budget: float) -> Any:
-    async def within_a_third(search: Callable[[str], Awaitable[list[str]]]) -> list[str]:
+    async def within_a_third(search: Callable[[str], Any]) -> list[str]:
         async with asyncio.timeout(budget / 3):
             return await search(query)
 
@@ -289,7 +289,7 @@ async def wrong_arguments(query: str) -> Any:
 
 
 async def started_and_forgotten(query: str, sources: Sources, budget: float) -> Any:
-    kept.extend(asyncio.ensure_future(search(query)) for search in sources.values())
+    kept.extend(asyncio.create_task(search(query)) for search in sources.values())
     await asyncio.sleep(0)
     return {}, {}
 
@@ -332,9 +332,10 @@ WRONG: list[tuple[str, Callable[..., Any]]] = [
 
 @pytest.mark.parametrize(("mistake", "search"), WRONG)
 async def test_wrong_answers_get_their_hint(mistake: str, search: Search) -> None:
+    before = asyncio.all_tasks()
     verdict = await check_search(search, limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert asyncio.all_tasks() == before
     kept.clear()
 
 
@@ -344,8 +345,7 @@ def test_every_mistake_of_the_exercise_is_made_here() -> None:
 
 async def test_an_endless_search_is_stopped() -> None:
     async def endless(query: str, sources: Sources, budget: float) -> Any:
-        while True:
-            await asyncio.sleep(0)
+        await asyncio.Event().wait()
 
     assert (await check_search(endless, limit=0.5)).mistake == "never-ends"
 
