@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
 
+from support.lab.losses import let_go as let_go
 from support.lab.trace import is_ours
 
 LONGEST = 160
@@ -39,21 +40,6 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
             yield from leaves(inner)
     else:
         yield error
-
-
-def let_go(error: BaseException) -> None:
-    """Drop what the frames of the exception hold, so that it can be collected."""
-    waiting: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        traceback.clear_frames(one.__traceback__)
-        waiting += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            waiting += one.exceptions
 
 
 def is_learners(code: CodeType) -> bool:

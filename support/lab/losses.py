@@ -49,7 +49,7 @@ class Losses:
         self._sentences.append(sentence)
 
     def _add_exception(self, error: BaseException, whose: str) -> None:
-        _let_go(error)
+        let_go(error)
         self.lost_exceptions.append(error)
         self._sentences.append(f"{whose} failed with {error!r}, and nothing asked for its result")
 
@@ -68,8 +68,8 @@ class Losses:
         )
 
 
-def _let_go(error: BaseException) -> None:
-    """Drop the locals in the error's traceback, so that keeping the error keeps nothing else."""
+def let_go(error: BaseException) -> None:
+    """Drop what the frames of the exception hold, so that keeping the error keeps nothing else."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
