@@ -3,6 +3,7 @@
 from support.exercises import (
     blocking,
     deadlines,
+    draining,
     event_bus,
     export,
     http_client,
@@ -20,6 +21,7 @@ _MODULES = (
     row_import,
     limits,
     deadlines,
+    draining,
     pool,
     http_client,
     locks,

@@ -14,6 +14,7 @@ UNTOUCHED = {
     "03": "false-is-saved",
     "04": "one-by-one",
     "05": "one-by-one",
+    "06": "deaf-while-idle",
     "07": "too-many-connections",
     "08": "client-per-call",
     "09": "says-completed",
