@@ -1,9 +1,20 @@
 import os
-from collections.abc import Callable
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Generator
 
 import pytest
+import redis
 
 REQUIRE_ALL = "COURSE_REQUIRE_ALL"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return 2 for a run of everything, and 0, which is this process, for a part or a benchmark."""
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return 2 if everything and config.option.markexpr == "not benchmark" else 0
 
 
 @pytest.fixture
@@ -21,3 +32,45 @@ def missing() -> Callable[[str], None]:
         pytest.skip(what)
 
     return say
+
+
+@pytest.fixture(scope="session")
+def redis_server(
+    missing: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
+) -> Generator[str]:
+    """A Redis server on a free loopback port, for as long as the tests run; its address."""
+    program = shutil.which("redis-server")
+    if program is None:
+        missing("no redis-server on the PATH")
+    folder = tmp_path_factory.mktemp("redis")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        str(program), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder,
+    ]  # fmt: skip
+    log = folder / "redis.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            deadline = time.monotonic() + 30
+            while server.poll() is None and time.monotonic() < deadline:
+                try:
+                    with redis.Redis(port=port) as client:
+                        client.ping()
+                except redis.ConnectionError:
+                    time.sleep(0.05)
+                else:
+                    break
+            else:
+                pytest.fail(f"redis-server did not start: {log.read_text()[-2000:]}")
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
