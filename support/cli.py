@@ -2,6 +2,7 @@
 
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 try:
@@ -11,7 +12,9 @@ try:
     from support import workbook
     from support.project import CourseError, Project
     from support.publishing import check as checking
+    from support.publishing import guide as guides
     from support.publishing import refresh as refreshing
+    from support.publishing import site as publishing
 except ModuleNotFoundError as missing:
     sys.exit(
         f"The package {missing.name} is not installed: run `python3 -m pip install -e .` in the "
@@ -89,3 +92,23 @@ def refresh(lessons: Lessons = None) -> None:
 def check(lessons: Lessons = None) -> None:
     """Say, without executing, which lessons are stale, out of order, too large or failing."""
     typer.echo(checking.check(Project.here(), lessons or []))
+
+
+@app.command()
+def site(
+    output: Annotated[Path, typer.Option(help="The folder to build into; it is replaced.")] = Path(
+        "build/site"
+    ),
+) -> None:
+    """Build the reading site from the saved outputs, without executing a lesson."""
+    typer.echo(publishing.build_site(Project.here(), output))
+
+
+@app.command()
+def guide(
+    output: Annotated[Path, typer.Option(help="The file to write; it is replaced.")] = Path(
+        "build/guide.html"
+    ),
+) -> None:
+    """Write the instructors' guide: syllabi, wrong predictions, usual mistakes and what to say."""
+    typer.echo(guides.write_guide(Project.here(), output))

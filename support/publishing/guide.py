@@ -1,0 +1,201 @@
+"""The instructors' guide: what a workshop is made of, on one page that prints.
+
+Each fact is kept once: minutes and questions in the lessons, the syllabi in lesson 00, the usual
+wrong prediction and the usual mistakes with the checkers whose hints they are.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+from support.exercises import ANY_EXERCISE, EXERCISES, Exercise, Mistake
+from support.project import CourseError, Project
+from support.publishing.notebooks import read_notebook
+from support.publishing.structure import Draft, minutes
+
+SYLLABI = "Three syllabi"
+SUM = "Sum"
+NUMBER = re.compile(r"\d\d")
+
+INTRODUCTION = """\
+A lesson is presented from JupyterLab: open it with `course open`, start the slides with the
+"Render as Reveal Slideshow" button in the notebook's toolbar, and run its cells inside the slides
+with Shift+Enter. Dials do not render there; each stands behind a static result.
+
+`COURSE_PACE` stretches every wait of the lessons: `COURSE_PACE=4 course open` makes 50 ms last
+200 ms, long enough to be seen from the last row. It is 1 unless set, and claims hold at 0.5 to 4.
+
+Let the room answer each prediction before you run on. What follows says, lesson by lesson, what it
+tends to answer and why that is wrong; then what learners tend to write in the exercise, and what
+the check says to each. The check says it to them too.
+"""
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Instructors' guide: async patterns for FastAPI</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; }}
+body {{ padding: 0 1rem; }}
+table {{ border-collapse: collapse; width: 100%; margin: 1rem 0; }}
+th, td {{ border: 1px solid #8888; padding: .3rem .5rem; text-align: left; vertical-align: top; }}
+h2 {{ margin-top: 2.5rem; }}
+code {{ overflow-wrap: anywhere; }}
+@media print {{
+  body {{ font-size: 10pt; margin: 0; max-width: none; }}
+  h2 {{ break-before: page; }}
+  tr, li {{ break-inside: avoid; }}
+}}
+</style>
+</head>
+<body>
+<main>
+{body}</main>
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Syllabus:
+    """One way through the course: ``minutes`` by the lesson's number, and the stated ``total``."""
+
+    name: str
+    minutes: dict[str, int]
+    total: int
+
+
+def syllabi(project: Project) -> list[Syllabus]:
+    """Return the syllabi of lesson 00's table, in its order.
+
+    Raises CourseError when the table is missing or holds something that is no number.
+    """
+    first = project.lesson("00")
+    section = Draft(first, read_notebook(first.path)).section(SYLLABI)
+    lines = section.cells[0]["source"].splitlines() if section else []
+    rows = [_columns(line) for line in lines if line.startswith("|")]
+    if len(rows) < 3:
+        raise CourseError(f"{first.name} has no table under '## {SYLLABI}'.")
+    heads, body = rows[0], rows[2:]
+    found = [Syllabus(name, {}, 0) for name in heads[1:]]
+    for first_column, *numbers in body:
+        for place, number in enumerate(numbers):
+            if number and not number.isdigit():
+                raise CourseError(f"{first.name}: {number!r} under '## {SYLLABI}' is no number.")
+            if not number:
+                continue
+            one = found[place]
+            if first_column == SUM:
+                found[place] = Syllabus(one.name, one.minutes, int(number))
+            else:
+                one.minutes[_number(first_column)] = int(number)
+    return found
+
+
+def _columns(line: str) -> list[str]:
+    return [column.strip() for column in line.strip().strip("|").split("|")]
+
+
+def _number(cell: str) -> str:
+    match = NUMBER.search(cell)
+    if match is None:
+        raise CourseError(f"{cell!r} under '## {SYLLABI}' names no lesson.")
+    return match[0]
+
+
+def guide_text(project: Project) -> str:
+    """Return the guide as Markdown."""
+    return "\n".join(
+        [
+            "# Instructors' guide",
+            "",
+            INTRODUCTION,
+            *_syllabi_lines(project),
+            *_lesson_lines(project),
+            "## In any exercise",
+            "",
+            *_mistake_lines(ANY_EXERCISE),
+            "",
+        ]
+    )
+
+
+def _syllabi_lines(project: Project) -> Iterator[str]:
+    ways = syllabi(project)
+    yield f"## {SYLLABI}"
+    yield ""
+    yield f"| Lesson | {' | '.join(way.name for way in ways)} |"
+    yield f"|---|{'---:|' * len(ways)}"
+    for lesson in project.lessons():
+        spent = [str(way.minutes.get(lesson.number, "")) for way in ways]
+        if any(spent):
+            yield f"| {lesson.number} · {_title(project, lesson.number)} | {' | '.join(spent)} |"
+    yield f"| {SUM} | {' | '.join(str(way.total) for way in ways)} |"
+    yield ""
+
+
+def _lesson_lines(project: Project) -> Iterator[str]:
+    for lesson in project.lessons():
+        draft = Draft(lesson, read_notebook(lesson.path))
+        yield f"## {lesson.number} · {_title(project, lesson.number)}"
+        yield ""
+        yield f"{minutes(draft)} minutes."
+        yield ""
+        yield from _questions(draft)
+        exercise = EXERCISES.get(lesson.number)
+        if exercise is not None:
+            yield from _exercise_lines(exercise)
+
+
+def _title(project: Project, number: str) -> str:
+    first = read_notebook(project.lesson(number).path)["cells"][0]["source"]
+    return first.splitlines()[0].removeprefix("# ")
+
+
+def _questions(draft: Draft) -> Iterator[str]:
+    """Yield what the lesson asks learners to predict."""
+    asked = re.findall(r"\bpredict\(\s*\"([^\"]+)\"", "\n".join(c["source"] for c in draft.code))
+    for question in asked:
+        yield f"**It asks to predict:** {question}."
+        yield ""
+
+
+def _exercise_lines(exercise: Exercise) -> Iterator[str]:
+    yield f"**The usual wrong prediction.** {exercise.usual_wrong_prediction}"
+    yield ""
+    yield f"**The exercise.** {exercise.task}"
+    yield ""
+    yield from _mistake_lines(exercise.mistakes)
+    yield ""
+
+
+def _mistake_lines(mistakes: Iterable[Mistake]) -> Iterator[str]:
+    yield "| A learner who | What to say |"
+    yield "|---|---|"
+    for mistake in mistakes:
+        yield f"| {_cell(mistake.looks_like)} | {_cell(mistake.hint)} |"
+
+
+def _cell(text: str) -> str:
+    """Return text for a table's cell; what looks like markup stays text."""
+    return re.sub(r"([|*<>])", r"\\\1", text)
+
+
+def write_guide(project: Project, target: Path) -> str:
+    """Write the guide as a page into the file ``target`` and return a line about it.
+
+    Raises CourseError when ``target`` is a folder.
+    """
+    if target.is_dir():
+        raise CourseError(f"output is {target}; it must be a file, and it is a folder.")
+    body = MarkdownIt("commonmark").enable("table").render(guide_text(project))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(PAGE.format(body=body), encoding="utf-8")
+    return f"The guide is in {target}; a browser prints it."
