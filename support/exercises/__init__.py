@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from support.exercises.blocking import check_blocking
+    from support.exercises.capstone import check_capstone
     from support.exercises.deadlines import SourceUnavailable, check_search
     from support.exercises.draining import check_worker
     from support.exercises.event_bus import check_event_bus
@@ -37,6 +38,7 @@ __all__ = [
     "SourceUnavailable",
     "Verdict",
     "check_blocking",
+    "check_capstone",
     "check_client",
     "check_event_bus",
     "check_export",
@@ -62,6 +64,7 @@ _MODULES = {
     "SourceUnavailable": "deadlines",
     "Verdict": "verdicts",
     "check_blocking": "blocking",
+    "check_capstone": "capstone",
     "check_client": "http_client",
     "check_event_bus": "event_bus",
     "check_export": "export",

@@ -2,6 +2,7 @@
 
 from support.exercises import (
     blocking,
+    capstone,
     deadlines,
     draining,
     event_bus,
@@ -28,6 +29,7 @@ _MODULES = (
     request_id,
     export,
     event_bus,
+    capstone,
 )
 
 EXERCISES = {module.EXERCISE.lesson: module.EXERCISE for module in _MODULES}

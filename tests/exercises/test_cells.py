@@ -21,6 +21,7 @@ UNTOUCHED = {
     "10": "untouched",
     "11": "untouched",
     "12": "silent",
+    "13": "no-diagnosis",
 }
 LESSONS = sorted(EXERCISES)
 
