@@ -5,9 +5,12 @@ and its pages ask no other host for anything.
 """
 
 import html
-import io
+import importlib.util
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -158,32 +161,31 @@ def _symptoms(first: Lesson) -> str:
 
 
 def _run_sphinx(source: Path, site: Path, doctrees: Path) -> None:
-    try:
-        from sphinx.application import Sphinx
-        from sphinx.util.docutils import docutils_namespace, patch_docutils
-    except ModuleNotFoundError as missing:
-        raise CourseError(
-            f"The package {missing.name} is not installed: it comes with the development group, "
-            "`uv sync`."
-        ) from None
-    warnings = io.StringIO()
-    with patch_docutils(), docutils_namespace():
-        Sphinx(
-            source,
-            None,
-            site,
-            doctrees,
-            "html",
-            confoverrides=SETTINGS,
-            status=None,
-            warning=warnings,
-            freshenv=True,
-        ).build()
-    if told := _told(warnings.getvalue(), source):
+    """Build the pages in a process of their own: Sphinx changes docutils for a whole process."""
+    for package in ("myst_nb", "sphinx_book_theme"):
+        if importlib.util.find_spec(package) is None:
+            raise CourseError(
+                f"The package {package} is not installed: it comes with the development group, "
+                "`uv sync`."
+            )
+    settings = [f"{name} = {value!r}\n" for name, value in SETTINGS.items()]
+    (source / "conf.py").write_text("".join(settings), encoding="utf-8")
+    sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-E", "-d", str(doctrees)]
+    run = subprocess.run(
+        [*sphinx, str(source), str(site)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"},
+        check=False,
+    )
+    told = _told(run.stderr, source)
+    if run.returncode or told:
         raise CourseError(f"The site is not whole:\n{told}")
 
 
 def _told(warnings: str, source: Path) -> str:
     """Return Sphinx's warnings, one a line, without colours and without this run's folder."""
-    plain = re.sub(r"\x1b\[[\d;]*m", "", warnings).replace(f"{source}/", "")
+    plain = re.sub(r"\x1b\[[\d;]*m", "", warnings).replace(f"{source}{os.sep}", "")
     return "\n".join(line for line in plain.splitlines() if line.strip())

@@ -1,0 +1,85 @@
+"""The instructors' guide of the course as it is, and of one whose table is broken."""
+
+from pathlib import Path
+
+import pytest
+
+from support.exercises import ANY_EXERCISE, EXERCISES
+from support.project import CourseError, Project
+from support.publishing.guide import guide_text, syllabi, write_guide
+from support.publishing.notebooks import read_notebook, write_notebook
+from support.publishing.structure import Draft, minutes
+
+MINUTES_AT_MOST = {"One hour": 60, "Half a day": 240, "A day": 480}
+
+
+@pytest.fixture(scope="module")
+def course() -> Project:
+    return Project.here()
+
+
+def test_each_syllabus_adds_up_and_fits_its_name(course: Project) -> None:
+    found = {way.name: way for way in syllabi(course)}
+    assert list(found) == list(MINUTES_AT_MOST)
+    for name, way in found.items():
+        assert sum(way.minutes.values()) == way.total, name
+        assert way.total <= MINUTES_AT_MOST[name], name
+
+
+def test_each_syllabus_gives_a_lesson_the_minutes_that_it_states(course: Project) -> None:
+    stated = {
+        lesson.number: minutes(Draft(lesson, read_notebook(lesson.path)))
+        for lesson in course.lessons()
+    }
+    for way in syllabi(course):
+        assert way.minutes.keys() <= stated.keys(), way.name
+        short = {
+            number: given for number, given in way.minutes.items() if given < (stated[number] or 0)
+        }
+        assert short == {}, way.name
+
+
+def test_the_guide_tells_every_lesson_prediction_and_mistake(course: Project) -> None:
+    text = guide_text(course)
+    for lesson in course.lessons():
+        assert f"\n## {lesson.number} · " in text
+    for exercise in EXERCISES.values():
+        assert exercise.usual_wrong_prediction in text
+        assert exercise.task in text
+    hints = [m.hint for e in EXERCISES.values() for m in e.mistakes] + [
+        m.hint for m in ANY_EXERCISE
+    ]
+    plain = text.replace("\\", "")
+    assert [hint for hint in hints if hint.replace("\\", "") not in plain] == []
+
+
+def test_the_page_holds_tables_and_asks_no_other_host(course: Project, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "guide.html"
+    said = write_guide(course, target)
+    page = target.read_text(encoding="utf-8")
+    assert str(target) in said
+    assert page.count("<table>") == len(EXERCISES) + 2
+    assert "src=" not in page
+    assert "@import" not in page
+
+
+def test_a_folder_is_no_file_to_write_to(course: Project, tmp_path: Path) -> None:
+    with pytest.raises(CourseError, match="it must be a file, and it is a folder"):
+        write_guide(course, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("no table", "has no table"),
+        ("| Lesson | One hour |\n|---|---|\n| 00 | ten |", "'ten' under .* is no number"),
+        ("| Lesson | One hour |\n|---|---|\n| first | 10 |", "'first' under .* names no lesson"),
+    ],
+)
+def test_a_broken_table_is_named(project: Project, write_lesson, table: str, said: str) -> None:
+    path = write_lesson("00_start_here", look="1")
+    notebook = read_notebook(path)
+    notebook["cells"][0]["source"] = f"## Three syllabi\n\n{table}"
+    write_notebook(notebook, path)
+    with pytest.raises(CourseError, match=said):
+        syllabi(project)
