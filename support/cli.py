@@ -13,6 +13,7 @@ try:
     from support.project import CourseError, Project
     from support.publishing import check as checking
     from support.publishing import guide as guides
+    from support.publishing import readme
     from support.publishing import refresh as refreshing
     from support.publishing import site as publishing
 except ModuleNotFoundError as missing:
@@ -85,7 +86,10 @@ def reset(
 @app.command()
 def refresh(lessons: Lessons = None) -> None:
     """Run lessons of notebooks/ from top to bottom and save them with clean outputs."""
-    refreshing.refresh(Project.here(), lessons or [])
+    project = Project.here()
+    runs = refreshing.refresh(project, lessons or [])
+    if readme.LESSON in {run.lesson.number for run in runs}:
+        readme.write_picture(project)
 
 
 @app.command()

@@ -1,0 +1,142 @@
+"""The reading site in a browser: by itself, on a phone, in the dark, and for everybody."""
+
+import functools
+import http.server
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from support.project import Project
+from support.publishing.site import build_site
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+DESK = {"width": 1280, "height": 720}
+PHONE = {"width": 390, "height": 844}
+PAGES = ["index", "symptoms", *(lesson.name for lesson in Project.here().lessons())]
+
+OpenPage = Callable[..., Page]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """The site of the course as it is saved, served on this machine; its address."""
+    folder = tmp_path_factory.mktemp("site") / "site"
+    build_site(Project.here(), folder)
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def open_page(browser: Browser, site: str) -> Generator[OpenPage]:
+    """Return a function that opens a page; requests to other hosts are kept in ``strangers``."""
+    contexts = []
+    strangers: list[str] = []
+
+    def opened(name: str, *, colours: str = "light", size: dict[str, int] = DESK) -> Page:
+        context = browser.new_context(viewport=size, color_scheme=colours)  # ty: ignore
+        contexts.append(context)
+        context.on("request", lambda one: None if ours(one.url) else strangers.append(one.url))
+        page = context.new_page()
+        page.goto(f"{site}{name}.html")
+        return page
+
+    def ours(url: str) -> bool:
+        return url.startswith((site, "data:"))
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert strangers == []
+
+
+def test_the_pages_are_those_of_the_course(site: str, open_page: OpenPage) -> None:
+    page = open_page("index")
+    entries = page.locator(".bd-sidebar-primary a.reference.internal")
+    targets = entries.evaluate_all("links => links.map(link => link.href)")
+    assert [f"{site}{name}.html" for name in PAGES[2:]] == [
+        target for target in targets if Path(target).stem in PAGES[2:]
+    ]
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_nobody_is_kept_out(open_page: OpenPage, colours: str) -> None:
+    page = open_page("index", colours=colours)
+    found = []
+    for name in PAGES:
+        page.goto(page.url.rpartition("/")[0] + f"/{name}.html")
+        page.wait_for_load_state("networkidle")
+        for rule in Axe().run(page).response["violations"]:
+            if rule["impact"] in ("serious", "critical"):
+                found.append(f"{name}: {rule['id']}: {rule['nodes'][0]['html'][:200]}")
+        pictures = page.locator(".bd-article img")
+        alts = pictures.evaluate_all("all => all.map(one => one.alt.trim())")
+        assert all(alts), f"{name} has a picture without words"
+    assert found == []
+
+
+def test_every_picture_is_drawn(open_page: OpenPage) -> None:
+    page = open_page("index")
+    drawn = 0
+    for name in PAGES:
+        page.goto(page.url.rpartition("/")[0] + f"/{name}.html")
+        sizes = page.locator(".bd-article img").evaluate_all(
+            "all => Promise.all(all.map(one => one.decode().then(() => one.naturalWidth)))"
+        )
+        assert 0 not in sizes, name
+        drawn += len(sizes)
+    assert drawn >= 5 * (len(PAGES) - 2)
+
+
+def test_on_a_phone_no_page_scrolls_sideways(open_page: OpenPage) -> None:
+    page = open_page("index", size=PHONE)
+    wide = {}
+    for name in PAGES:
+        page.goto(page.url.rpartition("/")[0] + f"/{name}.html")
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > PHONE["width"]:
+            wide[name] = width
+    assert wide == {}
+
+
+def test_light_and_dark_differ_and_the_switch_works(open_page: OpenPage) -> None:
+    def background(page: Page) -> str:
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light, dark = open_page("index"), open_page("index", colours="dark")
+    assert background(light) != background(dark)
+    before = light.evaluate("document.documentElement.dataset.theme")
+    switch = light.locator("button.theme-switch-button:visible").first
+    for _ in range(2):  # automatic, light, dark: one of two presses changes the theme
+        switch.click()
+    assert light.evaluate("document.documentElement.dataset.theme") != before
+
+
+def test_search_finds_a_lesson(open_page: OpenPage) -> None:
+    page = open_page("search")
+    page.goto(f"{page.url}?q=TaskGroup")
+    page.wait_for_selector("#search-results li a")
+    found = page.locator("#search-results li a").evaluate_all("all => all.map(one => one.href)")
+    assert any("02_gather.html" in target for target in found)
+
+
+def test_solutions_are_folded_and_open_on_demand(open_page: OpenPage) -> None:
+    page = open_page("02_gather")
+    folded = page.locator(".tag_solution details, .cell.tag_hide-input.tag_solution details").first
+    assert folded.get_attribute("open") is None
+    folded.locator("summary").click()
+    assert folded.get_attribute("open") is not None
