@@ -21,6 +21,7 @@ ROUNDS = 9
 CELLS = (
     "setup",
     "work",
+    "work-cleanup",
     "leave",
     "naive-app",
     "pattern-generator",
