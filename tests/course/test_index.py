@@ -7,6 +7,7 @@ import pytest
 
 from support.project import Lesson, Project
 from support.publishing.notebooks import read_notebook
+from support.publishing.readme import PICTURE, picture_faults
 from support.publishing.structure import (
     SLIPPERY,
     Draft,
@@ -75,6 +76,24 @@ def test_the_map_in_lesson_00_names_every_lesson_and_no_other(course: Project) -
     named = linked_lessons(text)
     assert sorted({first.name, *named}) == [lesson.name for lesson in course.lessons()]
     assert len(named) == len(set(named)), "a lesson is named twice in the map"
+
+
+def test_the_readme_shows_the_picture_that_its_lesson_has_saved(
+    course: Project, readme: str
+) -> None:
+    assert f"]({PICTURE.as_posix()})" in readme
+    assert picture_faults(course) == []
+
+
+def test_the_workflow_runs_the_readmes_command_on_each_system_and_python(course: Project) -> None:
+    text = (course.root / ".github" / "workflows" / "course.yml").read_text(encoding="utf-8")
+    project = tomllib.loads((course.root / "pyproject.toml").read_text(encoding="utf-8"))
+    oldest, newest = re.findall(r"3\.(\d+)", project["project"]["requires-python"])
+    pythons = ", ".join(f'"3.{minor}"' for minor in range(int(oldest), int(newest)))
+    assert f"python: [{pythons}]" in text
+    assert "system: [ubuntu-latest, macos-latest, windows-latest]" in text
+    assert f"run: {COMMANDS[1]}\n" in text
+    assert "cron:" in text
 
 
 def test_ci_runs_the_commands_of_the_readme(course: Project) -> None:
