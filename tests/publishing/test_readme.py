@@ -46,5 +46,5 @@ def test_a_lesson_without_its_picture_is_named(
     project: Project, write_lesson: Callable[..., Path]
 ) -> None:
     write_lesson("02_gather", pattern_xray="1")
-    with pytest.raises(CourseError, match="02_gather has saved no picture under .*'pattern-xray'"):
+    with pytest.raises(CourseError, match=r"02_gather has saved no picture under .*'pattern-xray'"):
         write_picture(project)
