@@ -79,8 +79,9 @@ EXERCISE = Exercise(
             "plain-function",
             "calls handlers outside the try, or awaits what a plain function returns",
             "A plain function among the handlers upset the others. It runs, and may fail, as soon "
-            "as it is called, and returns nothing to await: call it inside the try, and await its "
-            "result if inspect.isawaitable says so.",
+            "as it is called, and returns nothing to await. Call it where its error is caught, "
+            "such as in a coroutine of your own around each handler, and await its result if "
+            "inspect.isawaitable says so.",
         ),
         Mistake(
             "one-by-one",
