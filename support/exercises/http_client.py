@@ -48,6 +48,12 @@ EXERCISE = Exercise(
             "client behind the lifespan's yield: async with does it.",
         ),
         Mistake(
+            "closed-too-soon",
+            "yields behind the async with block of the client",
+            "The client was closed before the first request came. Yield inside its async with "
+            "block, so that the app serves while it is open.",
+        ),
+        Mistake(
             "dead-on-the-second-start",
             "makes the client outside the lifespan and closes it in the lifespan",
             "The app works once; started again, it uses the client that its first stop closed. "
@@ -57,7 +63,8 @@ EXERCISE = Exercise(
             "lifespan-not-passed",
             "writes a lifespan and forgets FastAPI(lifespan=...), or yields nothing",
             "The endpoint looks for a client that is not there. Is the lifespan passed to "
-            "FastAPI(lifespan=...), and does it yield the client?",
+            "FastAPI(lifespan=...), and does it yield the client in a dict? Its items are found in "
+            "request.state.",
         ),
         Mistake(
             "one-at-a-time",
@@ -73,12 +80,14 @@ EXERCISE = Exercise(
         Mistake(
             "does-not-start",
             "has a lifespan that raises or never yields",
-            "The app does not start.",
+            "The app does not start: its lifespan fails before its yield, never comes to it, or "
+            "yields something else than a dict or nothing.",
         ),
         Mistake(
             "does-not-stop",
             "has a lifespan that raises or waits behind its yield",
-            "The app does not stop.",
+            "The app does not stop: what stands behind its lifespan's yield raises an error, or "
+            "waits for ever.",
         ),
     ),
 )
@@ -145,6 +154,8 @@ async def _judge_start(
 ) -> None:
     visit = _Visit()
     ran = await bench.run(lambda: _visited(app, visit, server, supplier))
+    if ran.error is not None and _says_closed(ran.error):
+        raise EXERCISE.wrong("closed-too-soon")
     _judge_ended(ran, visit)
     _judge_answers(visit)
     if visit.in_turn > 1:

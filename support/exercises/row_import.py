@@ -60,8 +60,9 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "reason-without-words",
-            "keeps str(error), which is empty for a TimeoutError",
-            "A reason is empty: str of a TimeoutError has no words. repr begins with the type.",
+            "keeps str(error), which is empty for a TimeoutError and a CancelledError",
+            "A reason is empty: str of a TimeoutError or a CancelledError has no words. repr "
+            "begins with the type.",
         ),
         Mistake(
             "reason-lost",
@@ -73,7 +74,8 @@ EXERCISE = Exercise(
             "hides-a-bug",
             "catches Exception, or gathers with return_exceptions=True",
             "A bug became a failed row: add raised an error that no bad row causes, and your "
-            "import returned as if nothing had happened. Catch RowRefused and TimeoutError only.",
+            "import returned as if nothing had happened. Catch by name the errors that you expect, "
+            "and no Exception at large.",
         ),
         Mistake(
             "one-by-one",

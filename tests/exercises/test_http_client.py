@@ -109,6 +109,25 @@ def made_with_the_app(url: str) -> FastAPI:
     return stock_app(ask_state, lifespan=lifespan)
 
 
+def yields_behind_the_block(url: str) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
+        async with httpx.AsyncClient(base_url=url) as client:
+            pass
+        yield {"client": client}
+
+    return stock_app(ask_state, lifespan=lifespan)
+
+
+def yields_the_client_itself(url: str) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[Any]:
+        async with httpx.AsyncClient(base_url=url) as client:
+            yield client
+
+    return stock_app(ask_state, lifespan=lifespan)
+
+
 def lifespan_not_passed(url: str) -> FastAPI:
     return stock_app(ask_state)
 
@@ -169,6 +188,8 @@ def raises_at_the_end(url: str) -> FastAPI:
     [
         (per_call, "client-per-call"),
         (never_closed, "never-closed"),
+        (yields_behind_the_block, "closed-too-soon"),
+        (yields_the_client_itself, "does-not-start"),
         (made_with_the_app, "dead-on-the-second-start"),
         (lifespan_not_passed, "lifespan-not-passed"),
         (one_connection, "one-at-a-time"),

@@ -101,6 +101,12 @@ async def told_with_str(rows: Any, add: Any, limit: int) -> Any:
     return sorted_out(await results_of(rows, add, limit), told=str)
 
 
+async def cancelled_told_with_str(rows: Any, add: Any, limit: int) -> Any:
+    results = await results_of(rows, add, limit)
+    cancelled = asyncio.CancelledError
+    return sorted_out(results, told=lambda one: str(one) if type(one) is cancelled else repr(one))
+
+
 async def told_in_own_words(rows: Any, add: Any, limit: int) -> Any:
     return sorted_out(await results_of(rows, add, limit), told=lambda result: "failed")
 
@@ -172,6 +178,7 @@ async def never_stops(rows: Any, add: Any, limit: int) -> Any:
         (cancellation_let_out, "cancelled-ends-all"),
         (nothing_caught, "first-failure-ends-it"),
         (told_with_str, "reason-without-words"),
+        (cancelled_told_with_str, "reason-without-words"),
         (told_in_own_words, "reason-lost"),
         (repr_of_everything, "hides-a-bug"),
         (in_a_loop, "one-by-one"),
