@@ -1,4 +1,7 @@
-"""A slider that runs a bounded experiment again."""
+"""A row of buttons that runs a bounded experiment again.
+
+Radio buttons, not a slider: ipywidgets gives a slider's handle no name that can be read aloud.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +17,7 @@ PATIENCE = 0.15
 
 
 class Dial:
-    """A slider, the output under it and the run in progress, if there is one."""
+    """The buttons, the output under them and the run in progress, if there is one."""
 
     def __init__(
         self, name: str, choices: Sequence[Any], run: Callable[[Any], Awaitable[Any]], start: Any
@@ -28,17 +31,17 @@ class Dial:
         self._one_at_a_time = asyncio.Lock()
         self.runs = 0
         """How many runs were finished."""
-        self.slider = ipywidgets.SelectionSlider(
+        self.buttons = ipywidgets.RadioButtons(
             options=[(str(choice), choice) for choice in choices],
             value=start,
             description=name,
-            continuous_update=False,
+            orientation="horizontal",
             style={"description_width": "initial"},
-            layout=ipywidgets.Layout(width="32em"),
+            layout=ipywidgets.Layout(width="auto"),
         )
         self.output = ipywidgets.Output()
-        self.slider.observe(self._moved, names="value")
-        self.widget = ipywidgets.VBox([self.slider, self.output])
+        self.buttons.observe(self._moved, names="value")
+        self.widget = ipywidgets.VBox([self.buttons, self.output])
         self.widget.add_class("course-dial")
 
     def _moved(self, change: Any) -> None:
@@ -70,7 +73,7 @@ class Dial:
                 except LessonError as error:
                     show_note(str(error), kind="cross")
                 except Exception as error:
-                    said = f"{self.slider.description} = {value} ended with {error!r}"
+                    said = f"{self.buttons.description} = {value} ended with {error!r}"
                     show_note(said, kind="cross")
             self.output.outputs = tuple(outputs)
             self.runs += 1
@@ -80,7 +83,7 @@ class Dial:
 
     async def close(self) -> None:
         """Cancel the run in progress and wait until every run has ended."""
-        self.slider.disabled = True
+        self.buttons.disabled = True
         for task in self._tasks:
             if not task.cancelling():  # a second time would break into its clean-up
                 task.cancel()
@@ -94,17 +97,17 @@ _open: dict[str, Dial] = {}
 async def dial(
     name: str, choices: Sequence[Any], run: Callable[[Any], Awaitable[Any]], *, start: Any = None
 ) -> Dial:
-    """Run an experiment once and show its result, then a slider that runs it again.
+    """Run an experiment once and show its result, then buttons that run it again.
 
     Args:
-        name: what the slider sets, shown beside it. A second dial of one name closes the first.
-        choices: the values on the slider, in order.
+        name: what the buttons set, shown beside them. A second dial of one name closes the first.
+        choices: a value for each button, in order.
         run: an async function of one of them, which shows what it finds with the lab's instruments;
             bounded to a second or so.
         start: the value of the first run; the first of ``choices`` unless given.
 
     Returns:
-        The dial. Moving the slider cancels the run in progress and starts another.
+        The dial. Turning it cancels the run in progress and starts another.
 
     Raises:
         ValueError: ``choices`` is empty or ``start`` is none of them.

@@ -29,6 +29,7 @@ SWITCHES = (
     "--disable-component-update",
 )
 START_WITHIN = 60
+PACE = "0.5"  # half of each wait: quicker, and claims must hold there too
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, folder / path.name)
     settings = tmp_path_factory.mktemp("jupyter")
+    tracker = (
+        settings / "user" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    )
+    tracker.parent.mkdir(parents=True)
+    tracker.write_text('{"windowingMode": "none"}')  # cells out of sight are drawn too
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -65,7 +71,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     ]  # fmt: skip
     environment = os.environ | {
         "JUPYTER_CONFIG_DIR": str(settings),
+        "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"),
         "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"),
+        "COURSE_PACE": PACE,
     }
     log = settings / "lab.log"
     with log.open("wb") as output:

@@ -1,65 +1,138 @@
-"""A lesson as a learner meets it: in JupyterLab, in a browser."""
+"""What a learner does in JupyterLab: predict, turn a dial, write, interrupt, begin again."""
 
 from collections.abc import Callable
 from typing import Any
 
+import nbformat
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page, expect
+
+from support.project import Project
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
-RUN_ALL = """async () => {
-    await window.jupyterapp.commands.execute('notebook:run-all-cells');
-    const cells = window.jupyterapp.shell.currentWidget.content.model.cells;
-    const found = [];
-    for (const cell of cells) {
-        if (cell.type !== 'code') continue;
-        found.push({ id: cell.id, count: cell.executionCount, outputs: cell.outputs.toJSON() });
-    }
-    return found;
-}"""
-SHOW = """async (id) => {
+PATIENCE = 30_000  # milliseconds: the machine may be busy
+LONG = 600  # seconds that a cell waits unless it is interrupted
+
+RUN_ALL = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
+RUN = "window.jupyterapp.commands.execute('notebook:run-cell')"
+INTERRUPT = "window.jupyterapp.commands.execute('notebook:interrupt-kernel')"
+RESTART_AND_RUN_ALL = "window.jupyterapp.commands.execute('notebook:restart-run-all')"
+SELECT = """async (id) => {
     const notebook = window.jupyterapp.shell.currentWidget.content;
-    const index = notebook.widgets.findIndex(cell => cell.model.id === id);
-    notebook.activeCellIndex = index;
-    await notebook.scrollToItem(index, 'start');
+    notebook.activeCellIndex = notebook.widgets.findIndex(cell => cell.model.id === id);
+    await notebook.scrollToItem(notebook.activeCellIndex, 'start');
+    notebook.mode = 'command';
+    notebook.activeCell.node.focus();
 }"""
-LOADED = "image => image.complete && image.naturalWidth > 0"
+ERRORS = """() => window.jupyterapp.shell.currentWidget.content.widgets
+    .filter(cell => cell.model.type === 'code')
+    .flatMap(cell => cell.model.outputs.toJSON())
+    .filter(output => output.output_type === 'error').map(output => output.ename)"""
+COUNTS = """() => window.jupyterapp.shell.currentWidget.content.widgets
+    .filter(cell => cell.model.type === 'code').map(cell => cell.model.executionCount)"""
 
 
-@pytest.fixture
-def lesson(open_lesson: Callable[[str], Page]) -> Page:
-    return open_lesson("02_gather.ipynb")
+def cell(page: Page, identity: str) -> Locator:
+    """Select a cell by its id and return it."""
+    page.evaluate(SELECT, identity)
+    return page.locator(".jp-Cell.jp-mod-active")
 
 
-def outputs(cells: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [one for cell in cells for one in cell["outputs"] if one["output_type"] == kind]
+def rewrite(page: Page, identity: str, source: str) -> None:
+    """Type a new source over a cell's own, as a learner would, and run the cell."""
+    cell(page, identity).locator(".cm-content").click()
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.insert_text(source)
+    page.evaluate(RUN)
 
 
-def shown(cells: list[dict[str, Any]], kind: str) -> list[str]:
-    data = [one["data"] for one in outputs(cells, "display_data") if kind in one["data"]]
-    return [one[kind] if isinstance(one[kind], str) else "".join(one[kind]) for one in data]
+def source_of(number: str, identity: str) -> str:
+    notebook = nbformat.read(Project.here().lesson(number).path, as_version=4)
+    return next(one["source"] for one in notebook.cells if one["id"] == identity)
 
 
-def test_lesson_02_runs_shows_its_pictures_and_turns_its_dial(lesson: Page) -> None:
-    cells = lesson.evaluate(RUN_ALL)
+def ids_by_tag(number: str) -> dict[str, str]:
+    notebook = nbformat.read(Project.here().lesson(number).path, as_version=4)
+    return {tag: one["id"] for one in notebook.cells for tag in one["metadata"].get("tags", [])}
 
-    assert outputs(cells, "error") == []
-    assert [one for one in outputs(cells, "stream") if one["name"] == "stderr"] == []
-    assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
-    assert sum(text.startswith("✓") for text in shown(cells, "text/plain")) >= 20
-    assert len(shown(cells, "image/png")) >= 6
 
-    lesson.evaluate(SHOW, "pattern-xray")
-    picture = lesson.get_by_alt_text("gathered: six waits at once").first
-    picture.wait_for()
-    assert picture.evaluate(LOADED)
+def test_a_learner_predicts_turns_the_dial_and_solves_the_exercise(
+    open_lesson: Callable[[str], Page],
+) -> None:
+    page = open_lesson("02_gather.ipynb")
+    page.evaluate(RUN_ALL)
+    assert page.evaluate(ERRORS) == []
 
-    lesson.evaluate(SHOW, "dial-turn")
-    dial = lesson.locator(".course-dial")
-    dial.wait_for()
-    assert "50 ms" not in dial.inner_text()
-    dial.get_by_role("slider").focus()
-    lesson.keyboard.press("ArrowRight")
-    dial.get_by_role("rowheader", name="50 ms").wait_for(timeout=15_000)
-    assert lesson.locator(".course-dial .jp-RenderedText[data-mime-type*=error]").count() == 0
+    box = page.locator(".course-prediction input")
+    box.fill("75")
+    box.press("Tab")
+    shown = cell(page, "compare-claims")
+    page.evaluate(RUN)
+    expect(shown.get_by_role("row", name="you said 75 ms")).to_be_visible(timeout=PATIENCE)
+    expect(shown.get_by_role("rowheader", name="measured")).to_be_visible()
+
+    dial = page.locator(".course-dial")
+    dial.get_by_role("radio", name="50").focus()
+    page.keyboard.press("Space")
+    expect(dial.get_by_role("rowheader", name="50 ms")).to_be_visible(timeout=PATIENCE)
+    for choice in ("0", "20", "50", "0"):  # back and forth: the last one counts
+        dial.get_by_role("radio", name=choice, exact=True).check()
+    expect(dial.get_by_role("rowheader", name="0 ms", exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(dial.get_by_role("table")).to_have_count(1)
+
+    exercise, check = ids_by_tag("02")["exercise"], ids_by_tag("02")["check"]
+    solution = source_of("02", ids_by_tag("02")["solution"]).partition("\n\n\n")[0]
+    right = solution.replace("def gathered_page(", "def product_page(")
+    assert right != solution
+    for source, mark, said in (
+        (right.replace("except* HTTPException", "except* KeyError"), "Hint", "500"),
+        (right, "Holds", "a 404 at once"),
+    ):
+        rewrite(page, exercise, source)
+        shown = cell(page, check)
+        page.evaluate(RUN)
+        expect(shown.locator(f'[aria-label="{mark}"]')).to_be_visible(timeout=PATIENCE)
+        expect(shown.locator(".jp-OutputArea")).to_contain_text(said)
+
+
+def test_the_keyboard_runs_a_lesson_an_interrupt_ends_a_wait_and_a_restart_begins_again(
+    open_lesson: Callable[[str], Page],
+) -> None:
+    page = open_lesson("00_start_here.ipynb")
+    cell(page, "title")
+    total = len(page.evaluate(COUNTS))
+    expected = list(range(1, total + 1))
+    for _ in range(page.locator(".jp-Notebook-cell").count() - 1):
+        page.keyboard.press("Shift+Enter")
+    page.keyboard.press("Control+Enter")  # the other would add a cell below the last
+    wait_until(page, COUNTS, expected)
+    assert page.evaluate(ERRORS) == []
+
+    cell(page, "hygiene")
+    page.keyboard.press("Escape")
+    page.keyboard.press("b")
+    page.keyboard.press("Enter")
+    page.keyboard.insert_text(f"import asyncio\n\nawait asyncio.sleep({LONG})")
+    page.evaluate("() => { window.waiting = " + RUN + ".finally(() => { window.ended = true; }); }")
+    expect(page.locator(".jp-Cell.jp-mod-active .jp-InputPrompt")).to_have_text("[*]:")
+    page.evaluate(INTERRUPT)
+    page.wait_for_function("window.ended", timeout=PATIENCE)
+    assert page.evaluate(ERRORS) in (["KeyboardInterrupt"], ["CancelledError"])
+    page.keyboard.press("Escape")
+    page.keyboard.press("d")
+    page.keyboard.press("d")
+
+    page.evaluate(f"() => {{ window.again = {RESTART_AND_RUN_ALL}; }}")
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+    page.evaluate("window.again")
+    wait_until(page, COUNTS, expected)
+    assert page.evaluate(ERRORS) == []
+
+
+def wait_until(page: Page, script: str, expected: Any) -> None:
+    page.wait_for_function(
+        f"expected => JSON.stringify(({script})()) === JSON.stringify(expected)",
+        arg=expected,
+        timeout=2 * PATIENCE,
+    )

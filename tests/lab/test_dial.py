@@ -74,7 +74,7 @@ async def turned(experiment: Experiment, shown: list[dict[str, Any]]) -> Dial:
     return made
 
 
-async def test_the_first_run_comes_before_the_slider(shown: list[dict[str, Any]]) -> None:
+async def test_the_first_run_comes_before_the_buttons(shown: list[dict[str, Any]]) -> None:
     seen = []
 
     async def run(value: int) -> None:
@@ -85,12 +85,12 @@ async def test_the_first_run_comes_before_the_slider(shown: list[dict[str, Any]]
     (bundle,) = shown
     assert bundle["text/plain"] == "A dial: branches, 1 to 4. Run the cell to move it."
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == made.widget.model_id
-    assert made.slider.value == 2
+    assert made.buttons.value == 2
     await made.close()
 
 
-async def test_moving_the_slider_runs_again(turned: Dial, experiment: Experiment) -> None:
-    turned.slider.value = 3
+async def test_turning_the_dial_runs_again(turned: Dial, experiment: Experiment) -> None:
+    turned.buttons.value = 3
     await experiment.started.wait()
     experiment.go.set()
     assert turned._task is not None
@@ -103,7 +103,7 @@ async def test_moving_the_slider_runs_again(turned: Dial, experiment: Experiment
 async def test_moved_back_and_forth_it_runs_once(turned: Dial, experiment: Experiment) -> None:
     experiment.go.set()
     for value in (2, 3, 4, 3, 2):
-        turned.slider.value = value
+        turned.buttons.value = value
     assert turned._task is not None
     await turned._task
     assert experiment.ended == [1, 2]
@@ -116,7 +116,7 @@ async def test_moved_from_another_thread_it_runs_in_the_loop_it_was_made_in(
     turned: Dial, experiment: Experiment
 ) -> None:
     async def move(value: int) -> None:
-        turned.slider.value = value
+        turned.buttons.value = value
 
     experiment.go.set()
     await asyncio.to_thread(asyncio.run, move(3))
@@ -130,10 +130,10 @@ async def test_moved_from_another_thread_it_runs_in_the_loop_it_was_made_in(
 async def test_a_run_in_progress_is_cancelled_and_cleans_up_before_the_next(
     turned: Dial, experiment: Experiment
 ) -> None:
-    turned.slider.value = 2
+    turned.buttons.value = 2
     await experiment.started.wait()
     for value in (3, 4, 3):
-        turned.slider.value = value
+        turned.buttons.value = value
         await asyncio.sleep(0)
     experiment.go.set()
     assert turned._task is not None
@@ -149,26 +149,26 @@ async def test_a_run_in_progress_is_cancelled_and_cleans_up_before_the_next(
 async def test_closing_ends_the_run_and_leaves_no_task(
     turned: Dial, experiment: Experiment
 ) -> None:
-    turned.slider.value = 2
+    turned.buttons.value = 2
     await experiment.started.wait()
-    turned.slider.value = 3
+    turned.buttons.value = 3
     await asyncio.sleep(0)
     await turned.close()
     assert experiment.cancelled == [2]
     assert experiment.running == 0
-    assert turned.slider.disabled
+    assert turned.buttons.disabled
     assert runs_left() == set()
 
 
 async def test_a_second_dial_of_the_same_name_closes_the_first(
     turned: Dial, experiment: Experiment
 ) -> None:
-    turned.slider.value = 2
+    turned.buttons.value = 2
     await experiment.started.wait()
     experiment.go.set()
     second = await dial("branches", [1, 2], experiment)
-    assert turned.slider.disabled
-    assert not second.slider.disabled
+    assert turned.buttons.disabled
+    assert not second.buttons.disabled
     await second.close()
     assert runs_left() == set()
 
@@ -236,10 +236,10 @@ CELLS = [
         return [output["data"]["text/plain"] for output in turned.output.outputs]
     """,
     """
-    turned.slider.value = 2
+    turned.buttons.value = 2
     await began.wait()
     cancelled = turned._task
-    turned.slider.value = 3
+    turned.buttons.value = 3
     await turned._task
     """,
     """

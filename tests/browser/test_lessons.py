@@ -1,0 +1,94 @@
+"""Every lesson in JupyterLab: it runs, it shows, it can be read in light and in dark."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from support.project import Project
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "test-results"  # not committed
+LESSONS = [lesson.path.name for lesson in Project.here().lessons()]
+OURS = ".jp-OutputArea-output, .jp-RenderedMarkdown"
+
+RUN_ALL = """async () => {
+    await window.jupyterapp.commands.execute('notebook:run-all-cells');
+    const cells = window.jupyterapp.shell.currentWidget.content.widgets;
+    return cells.filter(cell => cell.model.type === 'code').map(cell => ({
+        id: cell.model.id,
+        tags: cell.model.getMetadata('tags') ?? [],
+        count: cell.model.executionCount,
+        hidden: cell.inputHidden,
+        outputs: cell.model.outputs.toJSON(),
+    }));
+}"""
+# For each picture: whether it is drawn, and in how many colours.
+PICTURES = """async (images) => Promise.all(images.map(async image => {
+    await image.decode();
+    const canvas = document.createElement('canvas');
+    canvas.width = image.naturalWidth;
+    canvas.height = image.naturalHeight;
+    const context = canvas.getContext('2d');
+    context.drawImage(image, 0, 0);
+    const pixels = new Uint32Array(
+        context.getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+    return { words: image.alt.trim(), colours: new Set(pixels).size };
+}))"""
+THEME = """async (theme) => {
+    await window.jupyterapp.commands.execute('apputils:change-theme', { theme });
+}"""
+HEIGHT = "document.querySelector('.jp-WindowedPanel-outer').scrollHeight"
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_runs_shows_and_can_be_read(open_lesson: Callable[[str], Page], name: str) -> None:
+    page = open_lesson(name)
+    cells = page.evaluate(RUN_ALL)
+
+    outputs = [(cell["id"], one) for cell in cells for one in cell["outputs"]]
+    assert [(at, one["evalue"]) for at, one in outputs if one["output_type"] == "error"] == []
+    assert [(at, one["text"]) for at, one in outputs if one.get("name") == "stderr"] == []
+    assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert [cell["id"] for cell in cells if "claim" in cell["tags"] and not ticks(cell)] == []
+    assert [cell["id"] for cell in cells if "solution" in cell["tags"] and not cell["hidden"]] == []
+
+    pictures = page.locator(".jp-OutputArea-output img").evaluate_all(PICTURES)
+    assert len(pictures) == sum("image/png" in one.get("data", {}) for _, one in outputs)
+    assert [one for one in pictures if not one["words"] or one["colours"] < 4] == []
+
+    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+        page.evaluate(THEME, theme)
+        keep_picture_of(page, f"{Path(name).stem}-{theme.split()[1].lower()}")
+        assert serious_violations(page) == []
+
+
+def ticks(cell: dict[str, Any]) -> int:
+    """Return how many claims the cell has ticked."""
+    shown = [one.get("data", {}).get("text/plain", "") for one in cell["outputs"]]
+    return sum("".join(text).startswith("✓") for text in shown)
+
+
+def keep_picture_of(page: Page, name: str) -> None:
+    """Save a picture of the whole notebook, for who wants to look at it after the run."""
+    size = page.viewport_size
+    assert size is not None
+    KEPT.mkdir(exist_ok=True)
+    page.set_viewport_size({"width": size["width"], "height": page.evaluate(HEIGHT) + 200})
+    page.screenshot(path=KEPT / f"{name}.png")
+    page.set_viewport_size(size)
+
+
+def serious_violations(page: Page) -> list[str]:
+    """Return what axe-core finds serious in the outputs and the prose, a line each."""
+    found = Axe().run(page, context={"include": [[one] for one in OURS.split(", ")]})
+    return [
+        f"{rule['id']} ({len(rule['nodes'])}): {rule['nodes'][0]['html'][:200]}"
+        for rule in found.response["violations"]
+        if rule["impact"] in ("serious", "critical")
+    ]
