@@ -25,6 +25,7 @@ PATIENCE = 6  # how long a block goes on without its lock before it counts as ne
 ROUNDS = 3  # tries on a machine that stood still; each has twice the lease
 LOOKS = 15  # a lease; how often the check looks at the lock
 GROWN = 3  # leases that a lock may have left at most
+ENDLESS = 12  # renewals outside the block after which nothing but renewing goes on
 
 OPERATION = "pack order 7"
 LOCK = "order:7"
@@ -98,6 +99,12 @@ EXERCISE = Exercise(
             "takes a long lease or none, or adds to it with extend at each turn",
             "The lock has much more time left than a lease: if its holder died, everybody else "
             "would wait that long. Take timeout=lease, and start it anew instead of adding to it.",
+        ),
+        Mistake(
+            "waits-for-renewing",
+            "awaits renew before the yield, or leaves a TaskGroup without cancelling it",
+            "renew goes on until it is cancelled, and your code waits for it to end: let it run in "
+            "a task beside the block, and cancel that task when the block has ended.",
         ),
         Mistake(
             "keeps-renewing",
@@ -250,7 +257,7 @@ async def _judge_record(bench: Bench, record: Callable[..., Any]) -> None:
         if ran.left:
             raise wrong("left-running", ", ".join(ran.left))
         if end != "completed" and block.came_out is None:
-            raise EXERCISE.wrong("swallows", f"a block that was {end}")
+            raise EXERCISE.wrong("swallows", f"from a block that {_has(end)}")
         if not records:
             raise EXERCISE.wrong("not-recorded", f"one that {_has(end)}")
         _judge_entry(records, end, took)
@@ -295,7 +302,7 @@ async def _judge_lock(bench: Bench, redis: CourseRedis, renewed: Callable[..., A
         make = functools.partial(renewed, redis, LOCK, ms(LEASE))
         block, ran = await _run(bench, make, end)
         if block.came_out is None:
-            raise EXERCISE.wrong("swallows", f"a block under the lock that {_has(end)}")
+            raise EXERCISE.wrong("swallows", f"from a block under the lock that {_has(end)}")
         await _judge_end(redis, ran, f"after a block that {_has(end)}")
 
 
@@ -303,6 +310,9 @@ async def _judge_lock(bench: Bench, redis: CourseRedis, renewed: Callable[..., A
 class _Watch:
     """What the check saw of the lock from inside the block."""
 
+    code: asyncio.Task[Any] | None = None  # the learner's
+    inside: bool = False  # whether the block works
+    endless: bool = False  # whether it was stopped because it did nothing but renew
     token: bytes | str | None = None
     held: bool = False
     stood_still: float = 0.0  # the longest time between two looks, in seconds
@@ -317,15 +327,27 @@ async def _judge_renewal(
     watch = _Watch()
 
     async def works() -> None:
+        watch.code = asyncio.current_task()
         async with _entered(renewed(redis, LOCK, lease)):
+            watch.inside = True
             watch.token = await redis.get(LOCK)
-            before = redis.sent.copy()
+            before = _renewals(redis)
             try:
                 await _look_on(redis, lease, watch)
             finally:
-                watch.renewals = sum(redis.sent[name] - before[name] for name in RENEWING)
+                watch.renewals = _renewals(redis) - before
+                watch.inside = False
 
-    ran = await bench.run(works)
+    stopping = asyncio.create_task(_stop_if_endless(redis, lease, watch))
+    try:
+        ran = await bench.run(works)
+    finally:
+        stopping.cancel()
+        await asyncio.wait({stopping})
+    if watch.endless:
+        if ran.error is not None:
+            let_go(ran.error)
+        raise EXERCISE.wrong("waits-for-renewing")
     if not watch.held:
         await redis.delete(LOCK)
         if watch.token is None:
@@ -342,6 +364,23 @@ async def _judge_renewal(
         raise blame(ran.error)
     await _judge_end(redis, ran, "after a block that has completed")
     return True
+
+
+def _renewals(redis: CourseRedis) -> int:
+    """Return how many commands were sent that may have renewed a lock."""
+    return sum(redis.sent[name] for name in RENEWING)
+
+
+async def _stop_if_endless(redis: CourseRedis, lease: float, watch: _Watch) -> None:
+    """Cancel the learner's code when it renews again and again while no block works."""
+    outside, before = 0, _renewals(redis)
+    while outside < ENDLESS:
+        await asyncio.sleep(lease / LOOKS)
+        now = _renewals(redis)
+        outside, before = (0 if watch.inside else outside + now - before), now
+    watch.endless = True
+    if watch.code is not None:
+        watch.code.cancel()
 
 
 async def _look_on(redis: CourseRedis, lease: float, watch: _Watch) -> None:

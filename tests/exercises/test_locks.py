@@ -329,6 +329,20 @@ async def extended(redis: Any, name: str, lease: float) -> AsyncGenerator[None]:
         task.cancel()
 
 
+@asynccontextmanager
+async def renewed_first(redis: Any, name: str, lease: float) -> AsyncGenerator[None]:
+    async with redis.lock(name, timeout=lease) as lock:
+        await renew(lock)
+        yield
+
+
+@asynccontextmanager
+async def without_a_cancel(redis: Any, name: str, lease: float) -> AsyncGenerator[None]:
+    async with redis.lock(name, timeout=lease) as lock, asyncio.TaskGroup() as group:
+        group.create_task(renew(lock))
+        yield
+
+
 kept: list[Any] = []
 
 
@@ -401,6 +415,8 @@ LOCKS: list[tuple[str, Callable[..., Any]]] = [
     ("lease-too-long", an_hour),
     ("lease-too-long", without_an_end),
     ("lease-too-long", extended),
+    ("waits-for-renewing", renewed_first),
+    ("waits-for-renewing", without_a_cancel),
     ("keeps-renewing", never_cancelled),
     ("not-released", not_on_failure),
     ("works-on", unwatched),
