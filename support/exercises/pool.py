@@ -51,7 +51,8 @@ EXERCISE = Exercise(
             "too-many-connections",
             "keeps the card's 20 + 10, or sizes one worker as if it had the database to itself",
             "The database refused connections: it takes 40, and each of the four workers has a "
-            "pool of its own. Divide the 40 among them, overflow included.",
+            "pool of its own. Divide the 40 among them, overflow included: max_overflow is 10 "
+            "unless you set it.",
         ),
         Mistake(
             "unlimited",
@@ -305,8 +306,9 @@ async def _load(workers: list[_Worker], server: _Server) -> None:
         server.seats = SEATS
         async with _standing_still(others, CROWD) as more:
             if server.refused:
-                asked = WORKERS * capacity
-                raise EXERCISE.wrong("too-many-connections", f"{WORKERS} × {capacity} are {asked}")
+                size = first.pool.size()
+                detail = f"{WORKERS} × ({size} + {capacity - size}) are {WORKERS * capacity}"
+                raise EXERCISE.wrong("too-many-connections", detail)
             await _judge_line(workers, crowd + more)
     await _judge_rush(first)
     await _judge_steady(first)

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from support.exercises import check_pool_settings
 from support.exercises.pool import EXERCISE
+from support.lab.units import PACE_VARIABLE
 
 pytestmark = pytest.mark.anyio
 
@@ -23,20 +24,26 @@ AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 Make = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def half_the_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A statement of the rush takes 25 ms, and half a second is too long to stand in line.
+    monkeypatch.setenv(PACE_VARIABLE, "0.5")
+
+
 def with_settings(**settings: Any) -> Make:
     return lambda url: create_async_engine(url, **settings)
 
 
 async def made_asynchronously(url: str) -> AsyncEngine:
     await asyncio.sleep(0)
-    return create_async_engine(url, pool_size=10, max_overflow=0, pool_timeout=0.9)
+    return create_async_engine(url, pool_size=10, max_overflow=0, pool_timeout=0.45)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        with_settings(pool_size=8, max_overflow=2, pool_timeout=0.6),
-        with_settings(pool_size=5, max_overflow=3, pool_timeout=0.6, pool_pre_ping=True),
+        with_settings(pool_size=8, max_overflow=2, pool_timeout=0.45),
+        with_settings(pool_size=5, max_overflow=3, pool_timeout=0.45, pool_pre_ping=True),
         made_asynchronously,
     ],
     ids=["eight and two", "five and three, with a ping", "ten, in an async function"],
@@ -93,7 +100,7 @@ def leaves(url: str) -> Any:
 
 
 def a_connection_that_fails(url: str) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=8, max_overflow=2, pool_timeout=0.6)
+    engine = create_async_engine(url, pool_size=8, max_overflow=2, pool_timeout=0.45)
 
     @event.listens_for(engine.sync_engine, "connect")
     def check_out(connection: Any, record: Any) -> None:
@@ -103,7 +110,7 @@ def a_connection_that_fails(url: str) -> AsyncEngine:
 
 
 def small(**settings: Any) -> Make:
-    return with_settings(**{"pool_size": 8, "max_overflow": 2, "pool_timeout": 0.6} | settings)
+    return with_settings(**{"pool_size": 8, "max_overflow": 2, "pool_timeout": 0.45} | settings)
 
 
 WRONG: list[tuple[str, Make]] = [
@@ -138,6 +145,12 @@ WRONG: list[tuple[str, Make]] = [
 async def test_wrong_answers_get_their_hint(mistake: str, make: Make) -> None:
     verdict = await check_pool_settings(make, limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
+
+
+async def test_an_overflow_that_nobody_set_is_named() -> None:
+    verdict = await check_pool_settings(with_settings(pool_size=10, pool_timeout=0.45), limit=AMPLE)
+    assert verdict.mistake == "too-many-connections"
+    assert "4 × (10 + 10) are 80" in verdict.message
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
