@@ -20,7 +20,7 @@ from support.lab.units import ms
 
 PATIENCE = 1_500  # milliseconds that something which should happen at once may take
 AMPLE = 20_000  # milliseconds: a budget that no trial uses up
-SHORT = 200  # milliseconds: a budget that is used up
+SHORT = 120  # milliseconds: a budget that is used up
 MOMENT = 20  # milliseconds in which a worker that does the wrong thing does it
 
 EXERCISE = Exercise(
@@ -38,6 +38,12 @@ EXERCISE = Exercise(
             "waits in queue.get() and looks at stopping between two items, as the stub does",
             "With an empty queue, the worker sits in queue.get() and does not hear stopping. Wait "
             "for both: one task works, another awaits the event.",
+        ),
+        Mistake(
+            "forgets-task-done",
+            "awaits queue.join() and does not mark what it has handled",
+            "Every item is handled, and queue.join() still waits. It ends when each item has been "
+            "marked: call queue.task_done() after each handle.",
         ),
         Mistake(
             "ends-when-idle",
@@ -162,6 +168,19 @@ async def _judge(bench: Bench, *, run_worker: Any) -> str:
     )
 
 
+class _Queue(asyncio.Queue[Any]):
+    """A queue that knows whether somebody waits in its ``join``."""
+
+    joining = 0
+
+    async def join(self) -> None:
+        self.joining += 1
+        try:
+            await super().join()
+        finally:
+            self.joining -= 1
+
+
 @dataclass(slots=True)
 class _Shift:
     """One run of the learner's worker, and what became of each item."""
@@ -172,7 +191,7 @@ class _Shift:
     takes: float = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """What ``handle`` waits for with each item; open unless a trial closes it."""
-    queue: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    queue: _Queue = field(default_factory=_Queue)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever an item or the worker has come further."""
@@ -234,6 +253,12 @@ class _Shift:
         """Return whether the worker ends before patience does."""
         await asyncio.wait({self.task}, timeout=ms(PATIENCE))
         return self.task.done()
+
+    def goes_on(self, detail: str = "") -> Wrong:
+        """Return the mistake of a worker that goes on with nothing left to do."""
+        if self.queue.joining and self.queue.empty() and not self.under_way:
+            return EXERCISE.wrong("forgets-task-done", detail)
+        return EXERCISE.wrong("deaf-while-idle", detail)
 
     def left(self) -> list[Any]:
         """Return what the worker, which has ended, has returned.
@@ -304,7 +329,7 @@ async def _items_come_and_stop(shift_of: Begin) -> None:
     await shift.until(shift.task.done, MOMENT)
     shift.stopping.set()
     if not await shift.ends():
-        raise EXERCISE.wrong("deaf-while-idle")
+        raise shift.goes_on()
     shift.account(*come)
 
 
@@ -318,7 +343,7 @@ async def _queue_is_drained(shift_of: Begin) -> None:
         raise EXERCISE.wrong("cancels-item-in-hand")
     shift.gate.set()
     if not await shift.ends():
-        raise EXERCISE.wrong("deaf-while-idle", "the queue was drained")
+        raise shift.goes_on("the queue was drained")
     if left := shift.account(1, 2, 3):
         raise EXERCISE.wrong("does-not-drain", f"it returned {left}")
 
@@ -330,7 +355,7 @@ async def _item_and_stop_together(shift_of: Begin) -> None:
     shift.queue.put_nowait(1)
     shift.stopping.set()
     if not await shift.ends():
-        raise EXERCISE.wrong("deaf-while-idle", "an item came with stopping")
+        raise shift.goes_on("an item came with stopping")
     left = shift.left()
     if not shift.handled and not left and not shift.begun:
         raise EXERCISE.wrong("loses-item")
@@ -349,7 +374,7 @@ async def _handle_hangs(shift_of: Begin) -> None:
 
 
 async def _budget_is_shared(shift_of: Begin) -> None:
-    shift = shift_of(budget=SHORT, takes=0.7 * SHORT)
+    shift = shift_of(budget=SHORT, takes=0.6 * SHORT)
     shift.begin(1, 2, 3, stopping=True)
     if not await shift.ends():
         raise EXERCISE.wrong("no-budget", "each item ended, all of them took too long")

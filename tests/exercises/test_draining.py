@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from support.exercises import check_worker
+from support.exercises import check_worker, draining
 from support.exercises.draining import EXERCISE
 
 pytestmark = pytest.mark.anyio
 
+BRIEF = 750  # milliseconds: the check's patience with an answer that never goes on
 AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 
 
@@ -143,6 +144,20 @@ def variation(
     return worker
 
 
+async def forgets_task_done(queue: Any, handle: Any, stopping: Any, budget: float) -> list[Any]:
+    async def work() -> None:
+        while True:
+            await handle(await queue.get())
+
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(work())
+        await stopping.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(queue.join(), budget)
+        working.cancel()
+    return emptied(queue)
+
+
 async def leaves_on_cancel(queue: Any, handle: Any, stopping: Any, budget: float) -> list[Any]:
     left: list[Any] = []
 
@@ -225,6 +240,7 @@ def not_async(queue: Any, handle: Any, stopping: Any, budget: float) -> list[Any
 
 WRONG = [
     ("deaf-while-idle", the_stub),
+    ("forgets-task-done", forgets_task_done),
     ("ends-when-idle", ends_when_empty),
     ("cancels-item-in-hand", variation(drain="no")),
     ("does-not-drain", variation(drain="in hand")),
@@ -246,7 +262,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("mistake", "worker"), WRONG)
-async def test_each_wrong_answer_gets_its_own_hint(mistake, worker) -> None:
+async def test_each_wrong_answer_gets_its_own_hint(mistake, worker, monkeypatch) -> None:
+    monkeypatch.setattr(draining, "PATIENCE", BRIEF)
     verdict = await check_worker(worker, limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
 
@@ -255,7 +272,8 @@ def test_every_mistake_of_the_exercise_is_made_here() -> None:
     assert {mistake.name for mistake in EXERCISE.mistakes} <= {name for name, _ in WRONG}
 
 
-async def test_nothing_is_left_behind() -> None:
+async def test_nothing_is_left_behind(monkeypatch) -> None:
+    monkeypatch.setattr(draining, "PATIENCE", BRIEF)
     before = asyncio.all_tasks()
     for worker in (the_stub, variation(awaits=False)):
         await check_worker(worker, limit=AMPLE)
