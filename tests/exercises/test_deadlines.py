@@ -110,6 +110,24 @@ async def without_a_budget(query: str, sources: Sources, budget: float) -> Any:
     return dict(zip(sources, answers, strict=True)), {}
 
 
+async def a_budget_for_each_wait(query: str, sources: Sources, budget: float) -> Any:
+    tasks = {name: asyncio.create_task(search(query)) for name, search in sources.items()}
+    found, missing = {}, {}
+    for name, task in tasks.items():
+        try:
+            found[name] = await asyncio.wait_for(task, budget)
+        except TimeoutError:
+            missing[name] = "late"
+    return found, missing
+
+
+async def late_in_returning(query: str, sources: Sources, budget: float) -> Any:
+    answer = await grouped(query, sources, budget)
+    if "late" in answer[1].values():
+        await asyncio.sleep(3.1 * budget)
+    return answer
+
+
 async def split(query: str, sources: Sources, budget: float) -> Any:
     async def within_a_third(search: Callable[[str], Any]) -> list[str]:
         async with asyncio.timeout(budget / 3):
@@ -263,6 +281,11 @@ async def one_dict(query: str, sources: Sources, budget: float) -> Any:
     return (await grouped(query, sources, budget))[0]
 
 
+async def missing_as_a_list(query: str, sources: Sources, budget: float) -> Any:
+    found, missing = await grouped(query, sources, budget)
+    return found, list(missing)
+
+
 async def names_crossed(query: str, sources: Sources, budget: float) -> Any:
     found, missing = await grouped(query, sources, budget)
     return dict(zip(found, reversed(found.values()), strict=True)), missing
@@ -305,6 +328,8 @@ def plain(query: str, sources: Sources, budget: float) -> Any:
 WRONG: list[tuple[str, Callable[..., Any]]] = [
     ("one-by-one", one_by_one),
     ("no-budget", without_a_budget),
+    ("no-budget", a_budget_for_each_wait),
+    ("no-budget", late_in_returning),
     ("budget-split", split),
     ("all-or-nothing", all_or_nothing),
     ("late-as-empty", as_on_the_card),
@@ -318,6 +343,7 @@ WRONG: list[tuple[str, Callable[..., Any]]] = [
     ("bug-leaves-running", gathered),
     ("wrong-reason", all_late),
     ("wrong-answer", one_dict),
+    ("wrong-answer", missing_as_a_list),
     ("wrong-answer", names_crossed),
     ("wrong-answer", names_left_out),
     ("wrong-answer", another_query),
