@@ -5,6 +5,7 @@ what breaks one of them.
 """
 
 import ast
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,6 +58,13 @@ REQUIRED_TAGS_OF: dict[str, tuple[str, ...]] = {"00": ("setup", "claim")}
 YOU_WILL_SEE = "**You will see**"
 
 SLIDE_TYPES = frozenset({"slide", "subslide", "fragment", "skip", "notes", "-"})
+# What a slide of jupyterlab-rise holds at 1280x720 before its cells have run, in pixels. Measured
+# there; tests/browser holds the estimate against the real thing.
+SLIDE_HEIGHT = 720
+CODE_LINE, CODE_FRAME = 18.2, 18
+TEXT_LINE, TEXT_GAP, TEXT_COLUMNS = 19, 14, 150
+TABLE_ROW, HEADING_HEIGHT = 21, 44
+ROOM = 15  # for what the estimate leaves out
 
 CELLS = (20, 60)
 MAX_CODE_LINES = 25
@@ -477,6 +485,63 @@ def plain_python(draft: Draft) -> Iterator[str]:
             yield f"{cell['id']} is not plain Python: {error.msg} (line {error.lineno})"
 
 
+@dataclass(frozen=True, slots=True)
+class Slide:
+    """The cells that one slide shows at last, fragments included."""
+
+    cells: tuple[NotebookNode, ...]
+
+    @property
+    def height(self) -> float:
+        """Its estimated height in pixels, before its cells have run."""
+        return sum(map(cell_height, self.cells))
+
+
+def slide_show(draft: Draft) -> list[Slide]:
+    """Return the slides in order; what is skipped or only noted is on none."""
+    shown: list[list[NotebookNode]] = []
+    for cell in draft.cells:
+        kind = cell["metadata"].get("slideshow", {}).get("slide_type", "-")
+        if kind in ("slide", "subslide") or not shown:
+            shown.append([])
+        if kind not in ("skip", "notes"):
+            shown[-1].append(cell)
+    return [Slide(tuple(cells)) for cells in shown]
+
+
+def cell_height(cell: NotebookNode) -> float:
+    """Return the estimated height of a cell on a slide, in pixels, without outputs."""
+    if cell["cell_type"] != "markdown":
+        return CODE_LINE * len(cell["source"].splitlines()) + CODE_FRAME
+    height = 0.0
+    for block in re.split(r"\n\s*\n", cell["source"].strip()):
+        lines = block.splitlines()
+        if HEADING.match(block):
+            height += HEADING_HEIGHT
+            del lines[0]
+        if not lines:
+            continue
+        if lines[0].startswith("|"):
+            height += TABLE_ROW * (len(lines) - 1)
+        elif re.match(r"[-*] |\d+\. ", lines[0]):
+            height += TEXT_LINE * sum(math.ceil(len(line) / TEXT_COLUMNS) for line in lines)
+        else:
+            height += TEXT_LINE * math.ceil(sum(map(len, lines)) / TEXT_COLUMNS)
+        height += TEXT_GAP
+    return height
+
+
+def slide_heights(draft: Draft) -> Iterator[str]:
+    """No slide is taller than the screen of a projector, before its cells have run."""
+    for slide in slide_show(draft):
+        if slide.height + ROOM > SLIDE_HEIGHT:
+            ids = ", ".join(cell["id"] for cell in slide.cells)
+            yield (
+                f"the slide of {ids} is {slide.height:.0f} pixels high; at most "
+                f"{SLIDE_HEIGHT - ROOM} fit: begin a subslide in it"
+            )
+
+
 RULES: tuple[Rule, ...] = (
     title_and_hook,
     skeleton,
@@ -489,6 +554,7 @@ RULES: tuple[Rule, ...] = (
     known_tags,
     identities,
     slides,
+    slide_heights,
     sizes,
     prose_first,
     wording,

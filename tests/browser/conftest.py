@@ -125,3 +125,18 @@ def open_lesson(browser: Browser, lab: str) -> Generator[Callable[[str], Page]]:
     yield open_page
     page.evaluate("async () => { await window.jupyterapp.serviceManager.sessions.shutdownAll(); }")
     page.close()
+
+
+@pytest.fixture
+def open_slides(browser: Browser, lab: str) -> Generator[Callable[[str], Page]]:
+    """Open a lesson as a slide show, on a projector's 1280x720, and wait for its first slide."""
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+
+    def open_page(name: str) -> Page:
+        page.goto(lab.format(name=name).replace("/lab/tree/", "/rise/"))
+        page.wait_for_selector(".reveal .slides section.present .jp-Cell", timeout=60_000)
+        page.wait_for_function("document.querySelectorAll('.reveal .cm-content').length > 0")
+        return page
+
+    yield open_page
+    page.close()

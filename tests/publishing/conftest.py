@@ -90,7 +90,8 @@ def _cell(identity: str, kind: str, source: str) -> NotebookNode:
             cell["metadata"]["tags"] = [kind]
         if kind == "solution":
             cell["metadata"]["jupyter"] = {"source_hidden": True}
-    cell["metadata"]["slideshow"] = {"slide_type": "slide" if identity == "title" else "-"}
+    begins = identity == "title" or source.startswith("## ")
+    cell["metadata"]["slideshow"] = {"slide_type": "slide" if begins else "-"}
     return cell
 
 

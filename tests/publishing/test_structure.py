@@ -13,10 +13,12 @@ from support.publishing.structure import (
     MEDIAN_CODE_LINES,
     RULES,
     Draft,
+    cell_height,
     linked_lessons,
     links,
     minutes,
     prose,
+    slide_show,
     structure_faults,
 )
 
@@ -163,6 +165,11 @@ BROKEN: list[tuple[str, Change, str]] = [
     ("slides", metadata("run-select", slideshow={}), "slide_type is None"),
     ("slides", metadata("run-select", slideshow={"slide_type": "page"}), "slide_type is 'page'"),
     ("slides", metadata("title", slideshow={"slide_type": "-"}), "must be 'slide'"),
+    (
+        "slide_heights",
+        source("run-select", "one = 1", "\n".join(["one = 1"] * 40)),
+        "the slide of practice-title, run-select is",
+    ),
     ("sizes", copies_of("run-select", CELLS[1] - 22), f"there are {CELLS[1] + 1} cells"),
     (
         "sizes",
@@ -233,6 +240,16 @@ def test_the_middle_of_the_code_cells_is_bounded(draft: Draft) -> None:
         f"the median code cell has {MEDIAN_CODE_LINES + 1} lines" in line
         for line in structure_faults(draft)
     )
+
+
+def test_a_slide_counts_what_it_shows_and_not_what_is_skipped(draft: Draft) -> None:
+    slide = next(one for one in slide_show(draft) if one.cells[0]["id"] == "set-up-title")
+    assert [one["id"] for one in slide.cells] == ["set-up-title", "set-up"]
+    assert slide.height == sum(cell_height(one) for one in slide.cells) > 0
+
+    cell(draft, "set-up")["metadata"]["slideshow"]["slide_type"] = "skip"
+    slide = next(one for one in slide_show(draft) if one.cells[0]["id"] == "set-up-title")
+    assert [one["id"] for one in slide.cells] == ["set-up-title"]
 
 
 def test_top_level_await_is_plain_python(draft: Draft) -> None:

@@ -1,0 +1,86 @@
+"""The slides of jupyterlab-rise: they fit a projector, and their cells run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from support.project import Project
+from support.publishing.notebooks import read_notebook
+from support.publishing.structure import ROOM, SLIDE_HEIGHT, Draft, slide_show
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+PATIENCE = 30_000  # milliseconds: the machine may be busy
+PRESENT = ".reveal .slides section.present:not(.stack)"
+SLIDE = f"""() => {{
+    const slide = document.querySelector('{PRESENT}');
+    const all = [...document.querySelectorAll('.reveal .slides section:not(.stack)')];
+    return {{
+        place: all.indexOf(slide),
+        hidden: slide.querySelectorAll('.fragment:not(.visible)').length,
+        height: slide.offsetHeight,
+        wide: [...slide.querySelectorAll('.cm-scroller')]
+            .filter(one => one.scrollWidth > one.clientWidth + 1).length,
+    }};
+}}"""
+
+
+def tallest(drafts: list[Draft]) -> Draft:
+    """Return the lesson whose tallest slide is the tallest of all, by the estimate."""
+    return max(drafts, key=lambda draft: max(slide.height for slide in slide_show(draft)))
+
+
+@pytest.fixture
+def draft() -> Draft:
+    lessons = Project.here().lessons()
+    return tallest([Draft(lesson, read_notebook(lesson.path)) for lesson in lessons])
+
+
+def walk(page: Page) -> dict[int, dict[str, Any]]:
+    """Press the space bar through the show; return each slide as it is when all of it is shown."""
+    seen: dict[int, dict[str, Any]] = {}
+    before, still = None, 0
+    while still < 5:
+        slide = page.evaluate(SLIDE)
+        if not slide["hidden"]:
+            seen[slide["place"]] = slide
+        here = (slide["place"], slide["hidden"])
+        still = still + 1 if here == before else 0
+        before = here
+        page.keyboard.press("Space")
+        page.wait_for_timeout(60)
+    return seen
+
+
+def test_every_slide_fits_and_the_estimate_is_right(
+    open_slides: Callable[[str], Page], draft: Draft
+) -> None:
+    page = open_slides(draft.lesson.path.name)
+    seen = walk(page)
+    estimates = [slide.height for slide in slide_show(draft)]
+    assert len(seen) == len(estimates)
+    assert [slide for slide in seen.values() if slide["height"] > SLIDE_HEIGHT] == []
+    assert [slide for slide in seen.values() if slide["wide"]] == []
+    off = {
+        place: (slide["height"], round(estimates[place]))
+        for place, slide in seen.items()
+        if slide["height"] > estimates[place] + ROOM
+    }
+    assert off == {}
+
+
+def test_a_cell_runs_inside_its_slide(open_slides: Callable[[str], Page]) -> None:
+    page = open_slides("00_start_here.ipynb")
+    code = page.locator(f"{PRESENT} .jp-CodeCell")
+    while not code.count():
+        page.keyboard.press("Space")
+        page.wait_for_timeout(60)
+    code.first.locator(".cm-content").click()
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.insert_text("print('this runs', 6 * 7)")
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator(".jp-OutputArea-output", has_text="this runs 42")).to_be_attached(
+        timeout=PATIENCE
+    )
