@@ -83,7 +83,8 @@ class Comparison:
         slowest = max(names, key=self.median)
         quickest = min(names, key=self.median)
         times = self.ratio(slowest, quickest)
-        summary = f"{slowest} takes {times:.3g} times as long as {quickest}"
+        factor = f"{times:.3g}" if times < 999.5 else f"{times:,.0f}"
+        summary = f"{slowest} takes {factor} times as long as {quickest}"
         rounds = len(self._of(slowest))
         show_picture(
             figure,
