@@ -77,6 +77,12 @@ EXERCISE = Exercise(
             "The endpoint and the response have different ids: make it once, before the app runs.",
         ),
         Mistake(
+            "bytes-in-state",
+            "takes the caller's id from the raw headers as it is",
+            "The endpoint finds bytes in request.state.request_id: headers are bytes in ASGI, so "
+            "decode the id before you put it into the state.",
+        ),
+        Mistake(
             "text-headers",
             "adds a header of str to a raw message",
             "ASGI headers are pairs of bytes, and a server fails on text: encode both, or let "
@@ -460,12 +466,18 @@ async def _judge_plain(caller: _Caller) -> None:
         raise EXERCISE.wrong("no-header")
     if known is None:
         raise EXERCISE.wrong("no-state")
+    _require_text(known)
     if str(known) != request_id:
         raise EXERCISE.wrong("two-ids")
     again = await caller.ask("/plain", _Watch())
     _clean(again)
     if again.request_id() == request_id:
         raise EXERCISE.wrong("same-id")
+
+
+def _require_text(known: Any) -> None:
+    if isinstance(known, bytes):
+        raise EXERCISE.wrong("bytes-in-state")
 
 
 async def _judge_callers_id(caller: _Caller) -> None:
@@ -477,6 +489,7 @@ async def _judge_callers_id(caller: _Caller) -> None:
         raise EXERCISE.wrong("state-lost")
     if heard.request_id() != CALLERS:
         raise EXERCISE.wrong("ignores-the-caller")
+    _require_text(watch.state["request_id"])
     if str(watch.state["request_id"]) != CALLERS:
         raise EXERCISE.wrong("two-ids")
 

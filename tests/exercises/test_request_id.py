@@ -117,6 +117,17 @@ class TwoIds(Layer):
         super().keep(scope, uuid4().hex)
 
 
+class BytesInState(Layer):
+    def keep(self, scope: Any, request_id: str) -> None:
+        scope.setdefault("state", {})["request_id"] = request_id.encode()
+
+
+class CallersBytes(Layer):
+    def keep(self, scope: Any, request_id: str) -> None:
+        raw = dict(scope["headers"]).get(b"x-request-id")
+        scope.setdefault("state", {})["request_id"] = raw or request_id
+
+
 class Text(Layer):
     def mark(self, message: Any, request_id: str) -> None:
         message["headers"] = [*message.get("headers", ()), ("X-Request-ID", request_id)]
@@ -280,6 +291,8 @@ WRONG: list[tuple[str, Any]] = [
     ("no-header", NoHeader),
     ("no-state", NoState),
     ("two-ids", TwoIds),
+    ("bytes-in-state", BytesInState),
+    ("bytes-in-state", CallersBytes),
     ("text-headers", Text),
     ("headers-lost", Replaced),
     ("headers-lost", ThroughDict),
