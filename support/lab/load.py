@@ -4,11 +4,21 @@ import asyncio
 import gc
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from time import perf_counter, process_time
 from typing import Any, Generic, TypeVar
+
+from starlette.applications import Starlette
 
 from support.lab.compare import milliseconds
 from support.lab.display import show_table
@@ -202,6 +212,70 @@ def _check(send: Any, requests: Any, clients: Any, limit: Any) -> None:
         raise ValueError(f"clients is {clients!r}; it must be a whole number, 1 or more")
     if not (math.isfinite(limit) and limit > 0):
         raise ValueError(f"limit is {limit!r}; it must be above 0, in seconds")
+
+
+@dataclass(slots=True)
+class Answer:
+    """What `asgi_sender` keeps of an answer: 500 where the app raised before it had begun one."""
+
+    status_code: int = 500
+
+
+@asynccontextmanager
+async def asgi_sender(
+    app: Starlette,
+) -> AsyncGenerator[Callable[[tuple[str, str]], Awaitable[Answer]]]:
+    """Run ``app`` in this process, with its lifespan around it, and yield ``send``, for a load.
+
+    ``await send(("GET", "/home"))`` answers with an object that has a ``status_code``, and nothing
+    else. A load generator shares the processor with what it measures here, so this one calls the
+    app itself: it makes no request and response objects, as an httpx client would. The request has
+    no body. What the app raises while it answers is dropped, as a server does.
+    """
+
+    async def send(asked: tuple[str, str]) -> Answer:
+        answer = Answer()
+        with suppress(Exception):
+            await _call(app, *asked, answer)
+        return answer
+
+    async with app.router.lifespan_context(app):
+        yield send
+
+
+async def _call(app: Starlette, method: str, path: str, answer: Answer) -> None:
+    unread, answered = True, asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        nonlocal unread
+        if unread:
+            unread = False
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await answered.wait()
+        return {"type": "http.disconnect"}
+
+    async def respond(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            answer.status_code = message["status"]
+        elif not message.get("more_body"):
+            answered.set()
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"shop.test")],
+        "client": ("127.0.0.1", 1),
+        "server": ("shop.test", 80),
+        "state": {},
+    }
+    await app(scope, receive, respond)
 
 
 def show_loads(reports: Mapping[str, LoadReport[Any]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from fastapi import FastAPI, Request
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, bindparam, func, select, update
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.responses import Response
 
@@ -172,8 +172,12 @@ def front_page(
     return {"user": user, "recent": len(recent), "featured": shelf, "stats": list(stats)}
 
 
-def user_summary(user_id: UUID) -> Select[str, int, int, int]:
-    """Return one SELECT of a user's name, number of orders, cents spent and items bought."""
+def user_summary() -> Select[str, int, int, int]:
+    """Return one SELECT of a user's name, number of orders, cents spent and items bought.
+
+    Its parameter is `user_id`, so that it need be built once only.
+    """
+    user_id = bindparam("user_id", type_=User.id.type)
     mine = Order.user_id == user_id
     orders = select(func.count()).select_from(Order).where(mine)
     spent = select(func.coalesce(func.sum(Order.total), 0)).where(mine)

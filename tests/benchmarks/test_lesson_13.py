@@ -16,7 +16,7 @@ from support.project import Project
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
 ROUNDS = 3
-REQUESTS = 144  # four times the lesson's: a new service's first requests open its connections
+REQUESTS = 144  # six times the lesson's: a new service's first requests open its connections
 FIRST, LAST = "setup", "repair-less"
 SKIPPED = {"predict-ceilings", "naive-xray"}
 MENDED = (

@@ -2,13 +2,18 @@
 
 import asyncio
 import gc
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 from support.lab import LessonError, load_test, show_loads, xray
-from support.lab.load import LoadNotDone, LoadReport, Sample
+from support.lab.load import LoadNotDone, LoadReport, Sample, asgi_sender
 
 pytestmark = pytest.mark.anyio
 
@@ -207,3 +212,42 @@ def test_a_table_of_loads(capsys) -> None:
 def test_a_report_tells_itself() -> None:
     told = repr(report_of(0.1, 0.2, errors=1))
     assert told == "<LoadReport: 2 requests of 1 clients in 1,000 ms, 1 failed>"
+
+
+@pytest.mark.parametrize("layered", [False, True])
+async def test_a_sender_tells_the_status_within_the_lifespan(layered: bool) -> None:
+    running: list[FastAPI] = []
+
+    @asynccontextmanager
+    async def lifespan(app):
+        running.append(app)
+        yield
+        running.clear()
+
+    async def handed_on(request, call_next):
+        request.state.seen = True
+        return await call_next(request)
+
+    app = FastAPI(lifespan=lifespan)
+    if layered:
+        app.add_middleware(BaseHTTPMiddleware, dispatch=handed_on)
+
+    @app.post("/orders")
+    async def order(request: Request) -> bytes:
+        return await request.body()
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise LookupError
+
+    @app.get("/streamed")
+    async def streamed() -> StreamingResponse:
+        return StreamingResponse(iter("ab"), status_code=202)
+
+    asked = [("POST", "/orders"), ("GET", "/broken"), ("GET", "/streamed"), ("GET", "/nowhere")]
+    async with asyncio.timeout(30), asgi_sender(app) as send:
+        assert running == [app]
+        report = await load_test(send, asked, clients=1)
+        assert (await send(("GET", "/streamed"))).status_code == 202
+    assert running == []
+    assert [sample.error for sample in report.samples] == ["", "status 500", "", "status 404"]

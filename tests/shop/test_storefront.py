@@ -148,7 +148,7 @@ async def test_stock_and_summary_come_from_the_database() -> None:
         recent = await shop.orders.get_recent_by_user(buyer)
         shop.reset_counters()
         async with shop.session() as session:
-            name, *summed = (await session.execute(user_summary(buyer))).one()
+            name, *summed = (await session.execute(user_summary(), {"user_id": buyer})).one()
         assert shop.statements == 1
     assert (name, tuple(summed)) == (user.name, stats)
     page = front_page(user.name, recent, featured, stats)
