@@ -24,9 +24,11 @@ def check_machine(project: Project, jupyter_arguments: list[str]) -> list[str]:
     """Return advice about what may trouble the course on this machine, one line each.
 
     Raises CourseError, saying what to do, when the course cannot run: a Python it does not
-    support, a missing package, no temporary directory to write to, or a port in use.
+    support, a COURSE_PACE that is no number above 0, a missing package, no temporary directory to
+    write to, or a port in use.
     """
     check_python(sys.version_info[:2])
+    check_pace()
     advice = check_packages(project)
     check_temporary_directory()
     check_port(jupyter_arguments)
@@ -41,6 +43,16 @@ def check_python(version: tuple[int, int]) -> None:
             f"This is Python {version[0]}.{version[1]}; the course needs 3.11 to {last}: "
             "start with `python3 -m uv run course open`, which fetches one."
         )
+
+
+def check_pace() -> None:
+    """Raise CourseError when the environment sets a pace that is no number above 0."""
+    from support.lab.units import pace  # imports what other verbs do without
+
+    try:
+        pace()
+    except ValueError as error:
+        raise CourseError(f"{error}.") from None
 
 
 def check_packages(project: Project) -> list[str]:

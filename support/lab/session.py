@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from support.lab.errors import LessonError
+from support.lab.units import pace
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 LESSONS = range(14)
@@ -34,9 +35,9 @@ _temporary: Path | None = None
 def start(lesson: str) -> None:
     """Prepare this kernel for a lesson; the first call of each set-up cell.
 
-    Checks Python's version, the event loop and the temporary directory; gives the kernel a
-    temporary directory of its own, removed when it exits; lets an interrupt reach a cell that only
-    awaits; keeps the machine's proxies out of calls to 127.0.0.1; and notes what is there, for
+    Checks Python's version, the pace, the event loop and the temporary directory; gives the kernel
+    a temporary directory of its own, removed when it exits; lets an interrupt reach a cell that
+    only awaits; keeps the machine's proxies out of calls to 127.0.0.1; and notes what is there, for
     ``nothing_left_behind()``. Call it again at will: each call
     begins anew.
 
@@ -46,6 +47,7 @@ def start(lesson: str) -> None:
     if lesson not in {f"{number:02}" for number in LESSONS}:
         raise ValueError(f'lesson is {lesson!r}; it must be two digits, "00" to "13"')
     _check_python(sys.version_info[:2])
+    _check_pace()
     loop = _notebook_loop()
     temporary = _private_directory()
     _let_interrupts_wake(loop)
@@ -80,6 +82,13 @@ def _check_python(version: tuple[int, ...]) -> None:
             f"This kernel runs Python {here}; the course needs {oldest} to {newest}: "
             "open the lesson with `course open`."
         )
+
+
+def _check_pace() -> None:
+    try:
+        pace()
+    except ValueError as error:
+        raise LessonError(f"{error}: set it right and restart the kernel.") from None
 
 
 def _notebook_loop() -> asyncio.AbstractEventLoop:

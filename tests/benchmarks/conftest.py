@@ -1,11 +1,15 @@
 """What all benchmarks share: a table of figures with their targets, shown and then asserted."""
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+import nbformat
 import pytest
+
+from support.project import Project
 
 
 @dataclass
@@ -56,3 +60,20 @@ def figures(
         assert table.missed() == []
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def names_of() -> Callable[..., dict[str, Any]]:
+    """Return a function that runs cells of a lesson by their ids and returns the names they set.
+
+    Its keywords are names that are there before. The set-up cell's call of ``start`` is left out.
+    """
+
+    def run(number: str, cells: Iterable[str], **names: Any) -> dict[str, Any]:
+        notebook = nbformat.read(Project.here().lesson(number).path, as_version=4)
+        sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
+        for cell in cells:
+            exec(sources[cell].removesuffix(f'start("{number}")'), names)
+        return names
+
+    return run

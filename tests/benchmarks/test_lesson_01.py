@@ -7,12 +7,10 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
-import nbformat
 import pytest
 
 from support.lab import compare, get, ms
 from support.lab.units import PACE_VARIABLE
-from support.project import Project
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
@@ -24,15 +22,10 @@ CELLS = ("setup", "naive-app", "pattern-at-once")
 
 
 @pytest.fixture
-def lesson(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def lesson(names_of: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return the names that the lesson's cells define, at a pace that makes a wait 50 ms."""
     monkeypatch.setenv(PACE_VARIABLE, str(TARGET_WAIT / LESSON_WAIT))
-    notebook = nbformat.read(Project.here().lesson("01").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
-    names: dict[str, Any] = {}
-    for cell in CELLS:
-        exec(sources[cell].removesuffix('start("01")'), names)
-    return names
+    return names_of("01", CELLS)
 
 
 async def test_twenty_awaited_requests_take_one_wait(lesson: dict[str, Any], figures: Any) -> None:

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import nbformat
 import pytest
 
 from support.lab import compare
-from support.project import Project
 from support.shop import open_shop
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
@@ -18,14 +16,9 @@ CELLS = ("setup", "naive-service", "pattern-service")
 
 
 @pytest.fixture
-def lesson() -> dict[str, Any]:
+def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define."""
-    notebook = nbformat.read(Project.here().lesson("02").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
-    names: dict[str, Any] = {}
-    for cell in CELLS:
-        exec(sources[cell].removesuffix('start("02")'), names)
-    return names
+    return names_of("02", CELLS)
 
 
 async def test_a_gathered_dashboard_takes_one_round_trip(

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import nbformat
 import pytest
 
 from support.lab import compare
-from support.project import Project
 from support.shop.partners import Mailer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
@@ -20,17 +18,14 @@ SHIPPED = ("outcome", "ship")
 
 
 @pytest.fixture
-def lesson() -> dict[str, Any]:
+def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define, with fifty addresses and no shop."""
-    notebook = nbformat.read(Project.here().lesson("03").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
-    names: dict[str, Any] = {
-        "everyone": list(range(ADDRESSES)),
-        "address": {number: f"{number}@example.org" for number in range(ADDRESSES)},
-    }
-    for cell in (*CELLS, *SHIPPED):
-        exec(sources[cell].removesuffix('start("03")'), names)
-    return names
+    return names_of(
+        "03",
+        (*CELLS, *SHIPPED),
+        everyone=list(range(ADDRESSES)),
+        address={number: f"{number}@example.org" for number in range(ADDRESSES)},
+    )
 
 
 async def test_a_gathered_campaign_takes_the_longest_wait(

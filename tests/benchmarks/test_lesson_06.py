@@ -7,11 +7,9 @@ lesson's shutdown beside AnyIO's and beside the card's, on a job that ends at on
 import asyncio
 from typing import Any
 
-import nbformat
 import pytest
 
 from support.lab import compare
-from support.project import Project
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
@@ -35,14 +33,9 @@ CELLS = (
 
 
 @pytest.fixture
-def lesson() -> dict[str, Any]:
+def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define."""
-    notebook = nbformat.read(Project.here().lesson("06").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
-    names: dict[str, Any] = {}
-    for cell in CELLS:
-        exec(sources[cell].removesuffix('start("06")'), names)
-    return names
+    return names_of("06", CELLS)
 
 
 async def test_work_after_the_client_has_left(lesson: dict[str, Any], figures: Any) -> None:

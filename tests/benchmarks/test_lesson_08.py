@@ -4,11 +4,9 @@ import ssl
 from typing import Any
 
 import httpx
-import nbformat
 import pytest
 
 from support.lab import compare, serve
-from support.project import Project
 from support.shop.partners import Supplier
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
@@ -18,14 +16,9 @@ CELLS = ("setup", "open-supplier", "naive-service", "pattern-service", "pattern-
 
 
 @pytest.fixture
-def lesson() -> dict[str, Any]:
+def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define."""
-    notebook = nbformat.read(Project.here().lesson("08").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
-    names: dict[str, Any] = {}
-    for cell in CELLS:
-        exec(sources[cell].removesuffix('start("08")'), names)
-    return names
+    return names_of("08", CELLS)
 
 
 async def test_a_client_per_call_costs_ten_times_the_shared_one(

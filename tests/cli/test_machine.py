@@ -14,6 +14,7 @@ from support.machine import (
     FIRST_PYTHON,
     FIRST_PYTHON_TOO_NEW,
     check_machine,
+    check_pace,
     check_packages,
     check_port,
     check_python,
@@ -43,6 +44,13 @@ def test_the_supported_pythons_are_those_of_pyproject() -> None:
     text = (Project.here().root / "pyproject.toml").read_text(encoding="utf-8")
     first, too_new = (".".join(map(str, v)) for v in (FIRST_PYTHON, FIRST_PYTHON_TOO_NEW))
     assert tomllib.loads(text)["project"]["requires-python"] == f">={first},<{too_new}"
+
+
+@pytest.mark.parametrize("pace", ["0", "-1", "fast", "nan", ""])
+def test_a_pace_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, pace: str) -> None:
+    monkeypatch.setenv("COURSE_PACE", pace)
+    with pytest.raises(CourseError, match=f"COURSE_PACE is '{pace}'; it must be a number above 0"):
+        check_pace()
 
 
 def test_the_course_as_installed_has_its_packages() -> None:

@@ -44,6 +44,13 @@ class TestStart:
         assert not exists(own)
         assert tempfile.tempdir is None
 
+    @pytest.mark.parametrize("pace", ["0", "-1", "fast", "nan", ""])
+    async def test_a_pace_that_is_none_is_named(self, begun, monkeypatch, pace):
+        monkeypatch.setenv("COURSE_PACE", pace)
+        with pytest.raises(LessonError, match=f"COURSE_PACE is '{pace}'; it must be a number"):
+            start("00")
+        assert list(begun.iterdir()) == []
+
     async def test_a_second_start_keeps_the_directory_and_forgives_what_is_in_it(self, begun):
         from support.lab.hygiene import nothing_left_behind
 
