@@ -14,7 +14,7 @@ REQUIRE_ALL = "COURSE_REQUIRE_ALL"
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return 2 for a run of everything, and 0, which is this process, for a part or a benchmark."""
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return 2 if everything and config.option.markexpr == "not benchmark" else 0
+    return 2 if everything and config.option.markexpr.strip() == "not benchmark" else 0
 
 
 @pytest.fixture
