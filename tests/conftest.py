@@ -4,9 +4,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Generator
+from typing import Any
 
 import pytest
 import redis
+from xdist.scheduler import LoadScopeScheduling
 
 REQUIRE_ALL = "COURSE_REQUIRE_ALL"
 
@@ -15,6 +17,26 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return 2 for a run of everything, and 0, which is this process, for a part or a benchmark."""
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     return 2 if everything and config.option.markexpr.strip() == "not benchmark" else 0
+
+
+class OneAtATime(LoadScopeScheduling):
+    """Keeps all lessons on one worker, since they time things, and all browser tests on one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        if path.endswith(".ipynb"):
+            return "lessons"
+        return "browser" if path.startswith("tests/browser/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneAtATime:
+    """Return who hands the tests of a whole run to its workers."""
+    return OneAtATime(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the browser's tests after the others, beside the lessons: both mostly wait."""
+    items.sort(key=lambda item: (item.path.suffix == ".ipynb", "browser" in item.path.parts))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from support.project import Project
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 PATIENCE = 30_000  # milliseconds: the machine may be busy
 LONG = 600  # seconds that a cell waits unless it is interrupted

@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 
 from support.project import Project
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "test-results"  # not committed

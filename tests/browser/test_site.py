@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 from support.project import Project
 from support.publishing.site import build_site
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 DESK = {"width": 1280, "height": 720}
 PHONE = {"width": 390, "height": 844}

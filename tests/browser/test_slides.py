@@ -10,7 +10,7 @@ from support.project import Project
 from support.publishing.notebooks import read_notebook
 from support.publishing.structure import ROOM, SLIDE_HEIGHT, Draft, slide_show
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 PATIENCE = 30_000  # milliseconds: the machine may be busy
 PRESENT = ".reveal .slides section.present:not(.stack)"
