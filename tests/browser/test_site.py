@@ -116,18 +116,12 @@ def test_on_a_phone_no_page_scrolls_sideways(open_page: OpenPage) -> None:
     assert wide == {}
 
 
-def test_light_and_dark_differ_and_the_switch_works(open_page: OpenPage) -> None:
+def test_the_pages_follow_the_systems_light_or_dark(open_page: OpenPage) -> None:
     def background(page: Page) -> str:
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
     light, dark = open_page("index"), open_page("index", colours="dark")
     assert background(light) != background(dark)
-    switch = light.locator("button.theme-switch-button:visible").first
-    themes = set()
-    for _ in range(3):  # by the system, light, dark: a press goes to the next
-        switch.click()
-        themes.add(light.evaluate("document.documentElement.dataset.theme"))
-    assert themes == {"light", "dark"}
 
 
 def test_search_finds_a_lesson(open_page: OpenPage) -> None:
