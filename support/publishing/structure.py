@@ -61,9 +61,10 @@ SLIDE_TYPES = frozenset({"slide", "subslide", "fragment", "skip", "notes", "-"})
 # What a slide of jupyterlab-rise holds at 1280x720 before its cells have run, in pixels. Measured
 # there; tests/browser holds the estimate against the real thing.
 SLIDE_HEIGHT = 720
-CODE_LINE, CODE_FRAME = 18.2, 18
-TEXT_LINE, TEXT_GAP, TEXT_COLUMNS = 19, 14, 150
-TABLE_ROW, HEADING_HEIGHT = 21, 44
+CODE_LINE, CODE_FRAME = 18.3, 20
+TEXT_LINE, TEXT_FRAME, TEXT_GAP, TEXT_COLUMNS = 18.4, 37, 20, 170
+LIST_LINE, TABLE_ROW, TABLE_FRAME = 22.6, 20.4, 3
+HEADING_HEIGHTS = {1: 76, 2: 36, 3: 36}
 ROOM = 15  # for what the estimate leaves out
 
 CELLS = (20, 60)
@@ -513,22 +514,24 @@ def cell_height(cell: NotebookNode) -> float:
     """Return the estimated height of a cell on a slide, in pixels, without outputs."""
     if cell["cell_type"] != "markdown":
         return CODE_LINE * len(cell["source"].splitlines()) + CODE_FRAME
-    height = 0.0
-    for block in re.split(r"\n\s*\n", cell["source"].strip()):
+    blocks = []
+    for block in re.split(r"\n\s*\n", MARKDOWN_LINK.sub(r"\2", cell["source"].strip())):
         lines = block.splitlines()
-        if HEADING.match(block):
-            height += HEADING_HEIGHT
+        if heading := HEADING.match(block):
+            blocks.append(HEADING_HEIGHTS.get(len(heading[1]), HEADING_HEIGHTS[3]))
             del lines[0]
-        if not lines:
-            continue
-        if lines[0].startswith("|"):
-            height += TABLE_ROW * (len(lines) - 1)
-        elif re.match(r"[-*] |\d+\. ", lines[0]):
-            height += TEXT_LINE * sum(math.ceil(len(line) / TEXT_COLUMNS) for line in lines)
-        else:
-            height += TEXT_LINE * math.ceil(sum(map(len, lines)) / TEXT_COLUMNS)
-        height += TEXT_GAP
-    return height
+        if lines:
+            blocks.append(_text_height(lines))
+    return TEXT_FRAME + sum(blocks) + TEXT_GAP * (len(blocks) - 1)
+
+
+def _text_height(lines: list[str]) -> float:
+    """Return the estimated height of a table, a list or a paragraph."""
+    if lines[0].startswith("|"):
+        return TABLE_ROW * (len(lines) - 1) + TABLE_FRAME
+    if re.match(r"[-*] |\d+\. ", lines[0]):
+        return LIST_LINE * sum(math.ceil(len(line) / TEXT_COLUMNS) for line in lines)
+    return TEXT_LINE * math.ceil(sum(map(len, lines)) / TEXT_COLUMNS)
 
 
 def slide_heights(draft: Draft) -> Iterator[str]:

@@ -8,12 +8,11 @@ from playwright.sync_api import Page, expect
 
 from support.project import Project
 from support.publishing.notebooks import read_notebook
-from support.publishing.structure import SLIDE_HEIGHT, Draft, slide_show
+from support.publishing.structure import ROOM, SLIDE_HEIGHT, Draft, slide_show
 
 pytestmark = pytest.mark.browser
 
 PATIENCE = 30_000  # milliseconds: the machine may be busy
-OFF_BY = 75  # pixels: titles and several blocks of prose are higher than estimated
 PRESENT = ".reveal .slides section.present:not(.stack)"
 SLIDE = f"""() => {{
     const slide = document.querySelector('{PRESENT}');
@@ -67,7 +66,7 @@ def test_every_slide_fits_and_the_estimate_is_right(
     off = {
         place: (slide["height"], round(estimates[place]))
         for place, slide in seen.items()
-        if slide["height"] > estimates[place] + OFF_BY
+        if slide["height"] > estimates[place] + ROOM
     }
     assert off == {}
 
