@@ -13,14 +13,15 @@ import asyncio
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from support.exercises.telling import leaves, let_go, tell
+from support.exercises.telling import leaves, tell
 from support.exercises.verdicts import Wrong, wrong
+from support.lab.losses import let_go
 from support.lab.trace import is_ours, short_name
 
 T = TypeVar("T")
@@ -40,6 +41,13 @@ class NotAwaitable(Exception):
     def __init__(self, value: object) -> None:
         super().__init__(type(value).__name__)
         self.value = value
+
+
+def require_awaitable(outcome: Any) -> Awaitable[Any]:
+    """Return ``outcome``, which the learner's code returned. Raises NotAwaitable if it is none."""
+    if not inspect.isawaitable(outcome):
+        raise NotAwaitable(outcome)
+    return outcome
 
 
 class Endless(Exception):
@@ -186,10 +194,7 @@ class Bench:
         """
 
         async def learners_code() -> Any:
-            awaitable = act()
-            if not inspect.isawaitable(awaitable):
-                raise NotAwaitable(awaitable)
-            return await awaitable
+            return await require_awaitable(act())
 
         task = asyncio.create_task(learners_code(), context=self._context())
         left: list[str] = []

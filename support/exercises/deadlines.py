@@ -7,15 +7,15 @@ once and each may use the whole budget: that comes to the same.
 
 import asyncio
 import functools
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from support.exercises.bench import Bench, NotAwaitable, Ran
+from support.exercises.bench import Bench, Ran, require_awaitable
 from support.exercises.checking import check, require_function
-from support.exercises.telling import leaves, let_go
+from support.exercises.telling import leaves
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
+from support.lab.losses import let_go
 from support.lab.units import ms
 
 BUDGET = 300  # milliseconds, where a source hangs
@@ -205,10 +205,7 @@ async def _run(bench: Bench, search: Callable[..., Any], round_: _Round) -> Ran[
 
     async def searched() -> Any:
         try:
-            awaitable = search(QUERY, round_.sources, round_.budget)
-            if not inspect.isawaitable(awaitable):
-                raise NotAwaitable(awaitable)
-            return await awaitable
+            return await require_awaitable(search(QUERY, round_.sources, round_.budget))
         finally:
             # Seen now, not later: a source that was cancelled and not awaited ends by itself.
             release.cancel()

@@ -7,12 +7,11 @@ raised is lesson 03's and 12's question.
 import asyncio
 import contextlib
 import functools
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.exercises.bench import Bench, NotAwaitable
+from support.exercises.bench import Bench, require_awaitable
 from support.exercises.checking import check, require_function
 from support.exercises.telling import leaves
 from support.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
@@ -215,10 +214,8 @@ class _Shift:
 
     async def _work(self) -> Any:
         budget = ms(self.budget)
-        awaitable = self.run_worker(self.queue, self._handle, self.stopping, budget)
-        if not inspect.isawaitable(awaitable):
-            raise NotAwaitable(awaitable)
-        return await awaitable
+        working = self.run_worker(self.queue, self._handle, self.stopping, budget)
+        return await require_awaitable(working)
 
     async def _handle(self, item: Any) -> None:
         self.begun.append(item)

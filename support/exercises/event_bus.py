@@ -7,15 +7,15 @@ since nobody waits for its worker.
 
 import asyncio
 import functools
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.exercises.bench import Bench, NotAwaitable, Ran, blame
+from support.exercises.bench import Bench, Ran, blame, require_awaitable
 from support.exercises.checking import check, require_function
-from support.exercises.telling import leaves, let_go
+from support.exercises.telling import leaves
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
+from support.lab.losses import let_go
 from support.lab.units import ms
 
 EVENT = "user.created"
@@ -226,7 +226,7 @@ class _Stage:
         """Subscribe the handlers and publish once, or do as ``act`` says with the bus."""
 
         async def publish(bus: Any) -> None:
-            await _awaited(bus.publish(EVENT, dict(DATA)))
+            await require_awaitable(bus.publish(EVENT, dict(DATA)))
 
         async def scene() -> None:
             bus = self._make(seen.report)
@@ -235,12 +235,6 @@ class _Stage:
             await (act or publish)(bus)
 
         return await self._bench.run(scene)
-
-
-async def _awaited(outcome: Any) -> None:
-    if not inspect.isawaitable(outcome):
-        raise NotAwaitable(outcome)
-    await outcome
 
 
 async def _judge(bench: Bench, *, bus: Any) -> str:
@@ -279,7 +273,7 @@ async def _judge_calls(stage: _Stage) -> None:
 
     async def act(bus: Any) -> None:
         bus.subscribe("order.paid", elsewhere)
-        await _awaited(bus.publish(EVENT, dict(DATA)))
+        await require_awaitable(bus.publish(EVENT, dict(DATA)))
 
     _result(await stage.play(seen, seen.handler("one"), seen.handler("two", slow=ms(1)), act=act))
     if sorted(seen.called) != ["one", "two"]:
@@ -421,7 +415,7 @@ async def _judge_unsubscribe(stage: _Stage) -> None:
     async def act(bus: Any) -> None:
         buses.append(bus)
         for _ in range(2):
-            await _awaited(bus.publish(EVENT, dict(DATA)))
+            await require_awaitable(bus.publish(EVENT, dict(DATA)))
             seen.called.append("|")
 
     handlers = once, seen.handler("one"), once_too, seen.handler("two")

@@ -23,8 +23,9 @@ from sqlalchemy import event
 from support.exercises.bench import Bench, blame
 from support.exercises.checking import check, require_function
 from support.exercises.lending import lent_shop
-from support.exercises.telling import let_go, tell
+from support.exercises.telling import tell
 from support.exercises.verdicts import Exercise, Mistake, Verdict
+from support.lab.losses import let_go
 from support.shop import Shop
 
 USERS = 96

@@ -13,8 +13,9 @@ from typing import Any
 
 from support.exercises.bench import Bench, Ran, blame
 from support.exercises.checking import check, require_function
-from support.exercises.telling import leaves, let_go
+from support.exercises.telling import leaves
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
+from support.lab.losses import let_go
 from support.lab.units import ms
 from support.shop.redis import CourseRedis, open_redis
 

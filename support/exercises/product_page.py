@@ -19,7 +19,7 @@ import httpx
 from fastapi import FastAPI, HTTPException
 from sqlalchemy.exc import InvalidRequestError
 
-from support.exercises.bench import Bench, NotAwaitable, blame
+from support.exercises.bench import Bench, blame, require_awaitable
 from support.exercises.checking import check, require_function
 from support.exercises.lending import lent_shop
 from support.exercises.telling import leaves
@@ -365,10 +365,7 @@ class _Asker:
         async def answered(product_id: UUID) -> Any:
             before = asyncio.all_tasks()
             try:
-                awaitable = self.page(product_id)
-                if not inspect.isawaitable(awaitable):
-                    raise NotAwaitable(awaitable)
-                answer.value = await awaitable
+                answer.value = await require_awaitable(self.page(product_id))
             except BaseException as error:
                 answer.error = error
                 raise

@@ -19,10 +19,11 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from support.exercises.bench import Bench, NotAwaitable, Ran, blame
+from support.exercises.bench import Bench, Ran, blame, require_awaitable
 from support.exercises.checking import check
-from support.exercises.telling import leaves, let_go, tell
+from support.exercises.telling import leaves, tell
 from support.exercises.verdicts import Exercise, Mistake, Verdict, Wrong, wrong
+from support.lab.losses import let_go
 from support.lab.units import ms
 
 Message = MutableMapping[str, Any]
@@ -397,10 +398,7 @@ async def _speak(app: ASGIApp, scope: Message, incoming: list[Message], heard: _
         if b"first" in body and WATCH in scope:
             scope[WATCH].first_seen.set()
 
-    answering = app(scope, receive, send)
-    if not inspect.isawaitable(answering):
-        raise NotAwaitable(answering)
-    await answering
+    await require_awaitable(app(scope, receive, send))
 
 
 def _request(

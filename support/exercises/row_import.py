@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from support.exercises.bench import Bench, NotAwaitable, Ran, blame
+from support.exercises.bench import Bench, Ran, blame, require_awaitable
 from support.exercises.checking import check, require_function
 from support.exercises.lending import lent_shop
 from support.exercises.telling import leaves
@@ -320,10 +319,7 @@ async def _judge_cancellation(bench: Bench, act: Callable[..., Any], sessions: S
     stockroom = _Stockroom(sessions, [WAITING] * (2 * LIMIT))
 
     async def cancelled() -> bool:
-        awaitable = _call(act, stockroom)
-        if not inspect.isawaitable(awaitable):
-            raise NotAwaitable(awaitable)
-        importing = asyncio.ensure_future(awaitable)
+        importing = asyncio.ensure_future(require_awaitable(_call(act, stockroom)))
         await stockroom.asked.wait()
         importing.cancel()
         await asyncio.wait({importing}, timeout=ms(PATIENCE))

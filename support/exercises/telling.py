@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
 
-from support.lab.losses import let_go as let_go
 from support.lab.trace import is_ours
 
 LONGEST = 160

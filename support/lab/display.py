@@ -137,16 +137,20 @@ def show_picture(figure: "Figure", *, alt: str, summary: str, width: int = 760) 
     if width <= 0:
         raise ValueError(f"width is {width!r}; it must be above 0, in pixels")
     encoded = base64.b64encode(_png(figure)).decode()
-    markup = (
+    _emit(
+        {"image/png": encoded, "text/html": picture_markup(encoded, alt, width), "text/plain": alt},
+        {"image/png": {"width": width, "alt": alt}},
+    )
+    show_summary(summary)
+
+
+def picture_markup(encoded: str, alt: str, width: int) -> str:
+    """Return a PNG in base64 as an HTML image, at most ``width`` pixels wide."""
+    return (
         f'<img alt="{html.escape(alt, quote=True)}" width="{width}" '
         f'src="data:image/png;base64,{encoded}" '
         'style="max-width:100%;height:auto;border-radius:6px">'
     )
-    _emit(
-        {"image/png": encoded, "text/html": markup, "text/plain": alt},
-        {"image/png": {"width": width, "alt": alt}},
-    )
-    show_summary(summary)
 
 
 def show_summary(summary: str) -> None:

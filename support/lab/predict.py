@@ -129,9 +129,10 @@ def _box(prediction: Prediction, *, typed: str) -> Any:
         layout=ipywidgets.Layout(width="auto", max_width="46em"),
     )
     box.add_class("course-prediction")
+    asked_for = f"{least:g} to {most:g} {prediction.unit}".rstrip()
     display(
         {
-            "text/plain": f"{prediction!r} ({least:g} to {most:g} {prediction.unit})",
+            "text/plain": f"{prediction!r} ({asked_for})",
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
                 "version_minor": 0,

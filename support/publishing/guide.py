@@ -8,13 +8,17 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
-from support.exercises import ANY_EXERCISE, EXERCISES, Exercise, Mistake
+from support import exercises
 from support.project import CourseError, Project
 from support.publishing.notebooks import read_notebook
 from support.publishing.structure import Draft, minutes
+
+if TYPE_CHECKING:
+    from support.exercises import Exercise, Mistake
 
 SYLLABI = "Three syllabi"
 SUM = "Sum"
@@ -112,51 +116,49 @@ def _number(cell: str) -> str:
 
 def guide_text(project: Project) -> str:
     """Return the guide as Markdown."""
+    drafts = [Draft(lesson, read_notebook(lesson.path)) for lesson in project.lessons()]
     return "\n".join(
         [
             "# Instructors' guide",
             "",
             INTRODUCTION,
-            *_syllabi_lines(project),
-            *_lesson_lines(project),
+            *_syllabi_lines(syllabi(project), drafts),
+            *_lesson_lines(drafts),
             "## In any exercise",
             "",
-            *_mistake_lines(ANY_EXERCISE),
+            *_mistake_lines(exercises.ANY_EXERCISE),
             "",
         ]
     )
 
 
-def _syllabi_lines(project: Project) -> Iterator[str]:
-    ways = syllabi(project)
+def _syllabi_lines(ways: list[Syllabus], drafts: list[Draft]) -> Iterator[str]:
     yield f"## {SYLLABI}"
     yield ""
     yield f"| Lesson | {' | '.join(way.name for way in ways)} |"
     yield f"|---|{'---:|' * len(ways)}"
-    for lesson in project.lessons():
-        spent = [str(way.minutes.get(lesson.number, "")) for way in ways]
+    for draft in drafts:
+        spent = [str(way.minutes.get(draft.lesson.number, "")) for way in ways]
         if any(spent):
-            yield f"| {lesson.number} · {_title(project, lesson.number)} | {' | '.join(spent)} |"
+            yield f"| {_heading(draft)} | {' | '.join(spent)} |"
     yield f"| {SUM} | {' | '.join(str(way.total) for way in ways)} |"
     yield ""
 
 
-def _lesson_lines(project: Project) -> Iterator[str]:
-    for lesson in project.lessons():
-        draft = Draft(lesson, read_notebook(lesson.path))
-        yield f"## {lesson.number} · {_title(project, lesson.number)}"
+def _lesson_lines(drafts: list[Draft]) -> Iterator[str]:
+    for draft in drafts:
+        yield f"## {_heading(draft)}"
         yield ""
         yield f"{minutes(draft)} minutes."
         yield ""
         yield from _questions(draft)
-        exercise = EXERCISES.get(lesson.number)
+        exercise = exercises.EXERCISES.get(draft.lesson.number)
         if exercise is not None:
             yield from _exercise_lines(exercise)
 
 
-def _title(project: Project, number: str) -> str:
-    first = read_notebook(project.lesson(number).path)["cells"][0]["source"]
-    return first.splitlines()[0].removeprefix("# ")
+def _heading(draft: Draft) -> str:
+    return f"{draft.lesson.number} · {draft.title}"
 
 
 def _questions(draft: Draft) -> Iterator[str]:
@@ -167,7 +169,7 @@ def _questions(draft: Draft) -> Iterator[str]:
         yield ""
 
 
-def _exercise_lines(exercise: Exercise) -> Iterator[str]:
+def _exercise_lines(exercise: "Exercise") -> Iterator[str]:
     yield f"**The usual wrong prediction.** {exercise.usual_wrong_prediction}"
     yield ""
     yield f"**The exercise.** {exercise.task}"
@@ -176,7 +178,7 @@ def _exercise_lines(exercise: Exercise) -> Iterator[str]:
     yield ""
 
 
-def _mistake_lines(mistakes: Iterable[Mistake]) -> Iterator[str]:
+def _mistake_lines(mistakes: "Iterable[Mistake]") -> Iterator[str]:
     yield "| A learner who | What to say |"
     yield "|---|---|"
     for mistake in mistakes:

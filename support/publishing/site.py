@@ -4,7 +4,6 @@ MyST-NB reads the saved outputs and executes nothing; nothing is fetched while t
 and its pages ask no other host for anything.
 """
 
-import html
 import importlib.util
 import os
 import re
@@ -20,6 +19,7 @@ from nbformat import NotebookNode
 from support.project import CourseError, Lesson, Project
 from support.publishing.notebooks import read_notebook, write_notebook
 from support.publishing.saved import outputs, saved_faults
+from support.publishing.structure import Draft
 
 TITLE = "Async patterns for FastAPI"
 LEAD_ENDS = "## Ways in"
@@ -119,6 +119,8 @@ def _write_sources(project: Project, lessons: list[Lesson], source: Path) -> Non
 
 def _readable(notebook: NotebookNode) -> NotebookNode:
     """Return the notebook with its pictures' alternative texts, and its side-shows folded."""
+    from support.lab.display import picture_markup  # imports the lab, which other verbs do without
+
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags", [])
         for tag, fold in FOLDED.items():
@@ -127,14 +129,9 @@ def _readable(notebook: NotebookNode) -> NotebookNode:
     for _, output in outputs(notebook):
         data = output.get("data", {})
         if "image/png" in data and "text/html" not in data:
-            told = output.get("metadata", {}).get("image/png", {})
-            alt = html.escape(str(told.get("alt", "")), quote=True)
-            picture = "".join(data["image/png"].split())
-            data["text/html"] = (
-                f'<img alt="{alt}" width="{told.get("width", 760)}" '
-                f'src="data:image/png;base64,{picture}" style="border-radius:6px">'
-            )
-            del data["image/png"]
+            told = output["metadata"]["image/png"]
+            encoded = "".join(data.pop("image/png").split())
+            data["text/html"] = picture_markup(encoded, told["alt"], told["width"])
     return notebook
 
 
@@ -146,8 +143,8 @@ def _index(readme: str, lessons: list[Lesson]) -> str:
 
 def _entry(lesson: Lesson) -> str:
     """Return the lesson's line in the table of contents: its number, its title and its file."""
-    heading = read_notebook(lesson.path)["cells"][0]["source"].splitlines()[0]
-    return f"{lesson.number} · {heading.removeprefix('# ')} <{lesson.name}>"
+    title = Draft(lesson, read_notebook(lesson.path)).title
+    return f"{lesson.number} · {title} <{lesson.name}>"
 
 
 def _symptoms(first: Lesson) -> str:

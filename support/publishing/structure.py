@@ -122,6 +122,12 @@ class Draft:
     def markdown(self) -> list[NotebookNode]:
         return [cell for cell in self.cells if cell["cell_type"] == "markdown"]
 
+    @property
+    def title(self) -> str:
+        """The level-1 heading, which the first cell begins with; empty where there is none."""
+        found = headings(self.cells[0], level=1) if self.cells else []
+        return found[0] if found else ""
+
     @cached_property
     def sections(self) -> list[Section]:
         """The sections in order; a cell with several level-2 headings belongs to the last."""
@@ -227,13 +233,12 @@ def title_and_hook(draft: Draft) -> Iterator[str]:
     """One level-1 heading with a verb, an italic line under it, and the card's snippets."""
     if sum(len(headings(cell, level=1)) for cell in draft.cells) != 1:
         yield "there must be one level-1 heading, in the first cell"
-    if not draft.cells or not headings(draft.cells[0], level=1):
+    if not draft.title:
         yield "the first cell must hold the level-1 heading"
         return
     lines = [line.strip() for line in draft.cells[0]["source"].splitlines() if line.strip()]
-    title = lines[0].removeprefix("# ")
-    if NO_VERB.match(title):
-        yield f"the title {title!r} must be a verb phrase, such as 'Never block the loop'"
+    if NO_VERB.match(draft.title):
+        yield f"the title {draft.title!r} must be a verb phrase, such as 'Never block the loop'"
     if len(lines) < 2 or not re.fullmatch(r"([*_])(?![*_ ]).+(?<![*_ ])\1", lines[1]):
         yield "a hook in italics must stand on a line of its own under the title"
     if draft.lesson.number != "00" and not any(line.startswith("From the card:") for line in lines):

@@ -11,7 +11,6 @@ from support.publishing.readme import PICTURE, picture_faults
 from support.publishing.structure import (
     SLIPPERY,
     Draft,
-    headings,
     linked_lessons,
     links,
     minutes,
@@ -50,8 +49,7 @@ def test_the_readme_and_the_lesson_state_the_same_minutes_and_title(
 ) -> None:
     draft = Draft(lesson, read_notebook(lesson.path))
     assert stated(readme).get(lesson.name) == minutes(draft)
-    (title,) = headings(draft.cells[0], level=1)
-    assert f"[{lesson.number} · {title}](notebooks/{lesson.path.name})" in readme
+    assert f"[{lesson.number} · {draft.title}](notebooks/{lesson.path.name})" in readme
 
 
 def test_the_readme_shows_the_two_commands_first(readme: str) -> None:
