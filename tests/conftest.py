@@ -1,9 +1,10 @@
 import os
 import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import redis
 from xdist.scheduler import LoadScopeScheduling
 
 REQUIRE_ALL = "COURSE_REQUIRE_ALL"
+START_WITHIN = 60
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -57,42 +59,67 @@ def missing() -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[None]]:
+    """Return a function that runs a server for the length of a block, and ends it after that.
+
+    It takes the command, the file for what it prints, a function that returns whether the server
+    answers, and more of the environment.
+    """
+
+    @contextmanager
+    def run(
+        command: Sequence[str], log: Path, answers: Callable[[], bool], **environment: str
+    ) -> Generator[None]:
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                command,
+                env=os.environ | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+            try:
+                deadline = time.monotonic() + START_WITHIN
+                while not answers():
+                    if server.poll() is not None or time.monotonic() > deadline:
+                        pytest.fail(f"{command} did not start: {log.read_text()[-2000:]}")
+                    time.sleep(0.05)
+                yield
+            finally:
+                server.terminate()
+                try:
+                    server.wait(20)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+                    server.wait()
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def redis_server(
-    missing: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
+    missing: Callable[[str], None],
+    serving: Callable[..., AbstractContextManager[None]],
+    free_tcp_port_factory: Callable[[], int],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Generator[str]:
     """A Redis server on a free loopback port, for as long as the tests run; its address."""
     program = shutil.which("redis-server")
     if program is None:
         missing("no redis-server on the PATH")
     folder = tmp_path_factory.mktemp("redis")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        str(program), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder,
-    ]  # fmt: skip
-    log = folder / "redis.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-        )
+    port = free_tcp_port_factory()
+
+    def answers() -> bool:
         try:
-            deadline = time.monotonic() + 30
-            while server.poll() is None and time.monotonic() < deadline:
-                try:
-                    with redis.Redis(port=port) as client:
-                        client.ping()
-                except redis.ConnectionError:
-                    time.sleep(0.05)
-                else:
-                    break
-            else:
-                pytest.fail(f"redis-server did not start: {log.read_text()[-2000:]}")
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            with redis.Redis(port=port) as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    command = [
+        str(program), "--bind", "127.0.0.1", "--port", str(port), "--save", "",
+        "--dir", str(folder),
+    ]  # fmt: skip
+    with serving(command, folder / "redis.log", answers):
+        yield f"redis://127.0.0.1:{port}/0"

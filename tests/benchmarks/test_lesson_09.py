@@ -5,11 +5,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import nbformat
 import pytest
 
 from support.lab import Comparison, compare
-from support.project import Project
 from support.shop.redis import CourseRedis, open_redis
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
@@ -22,14 +20,9 @@ CELLS = ("setup", "pattern-scripts", "pattern-lock", "breaks-fence-lock")
 
 
 @pytest.fixture
-def lesson() -> dict[str, Any]:
+def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define."""
-    notebook = nbformat.read(Project.here().lesson("09").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
-    names: dict[str, Any] = {}
-    for cell in CELLS:
-        exec(sources[cell].removesuffix('start("09")'), names)
-    return names
+    return names_of("09", CELLS)
 
 
 def locks_of(lesson: dict[str, Any], redis: CourseRedis) -> dict[str, Callable[[], Any]]:

@@ -8,11 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import nbformat
 import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
-
-from support.project import Project
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
@@ -26,16 +23,11 @@ App = Callable[..., Any]
 
 
 @pytest.fixture
-def lesson() -> dict[str, Any]:
+def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define, with a logger that keeps nothing."""
-    notebook = nbformat.read(Project.here().lesson("10").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
     logger = logging.Logger("benchmark", logging.INFO)
     logger.addHandler(logging.NullHandler())
-    names: dict[str, Any] = {"logger": logger}
-    for cell in CELLS:
-        exec(sources[cell].removesuffix('start("10")'), names)
-    return names
+    return names_of("10", CELLS, logger=logger)
 
 
 class BaseThrough(BaseHTTPMiddleware):

@@ -11,11 +11,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 
 from support.lab import compare, peak_memory
-from support.project import Project
 from support.shop import Shop, open_shop
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
@@ -28,14 +26,9 @@ QUERY = "SELECT id, name, email, created_at FROM users ORDER BY created_at, id"
 
 
 @pytest.fixture(scope="module")
-def lesson() -> dict[str, Any]:
+def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define."""
-    notebook = nbformat.read(Project.here().lesson("11").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
-    names: dict[str, Any] = {}
-    for cell in CELLS:
-        exec(sources[cell].removesuffix('start("11")'), names)
-    return names
+    return names_of("11", CELLS)
 
 
 @pytest.fixture

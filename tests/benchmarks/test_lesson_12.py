@@ -5,13 +5,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import nbformat
 import pytest
 from blinker import Signal
 from pyee.asyncio import AsyncIOEventEmitter
 
 from support.lab import compare
-from support.project import Project
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
@@ -23,14 +21,9 @@ CELLS = ("setup", "naive-bus", "pattern-bus", "pattern-running")
 
 
 @pytest.fixture
-def lesson() -> dict[str, Any]:
+def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define."""
-    notebook = nbformat.read(Project.here().lesson("12").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
-    names: dict[str, Any] = {"log": logging.getLogger("shop.events")}
-    for cell in CELLS:
-        exec(sources[cell].removesuffix('start("12")'), names)
-    return names
+    return names_of("12", CELLS, log=logging.getLogger("shop.events"))
 
 
 class Buses:

@@ -4,14 +4,11 @@ Playwright's own loop stays in the main thread while it is open, and no asyncio 
 beside it: so it opens and closes with each file of this folder, and no plugin keeps it.
 """
 
-import os
 import secrets
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -28,7 +25,6 @@ SWITCHES = (
     "--disable-background-networking",
     "--disable-component-update",
 )
-START_WITHIN = 60
 PACE = "0.5"  # half of each wait: quicker, and claims must hold there too
 
 
@@ -44,7 +40,11 @@ def browser(missing: Callable[[str], None]) -> Generator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+def lab(
+    serving: Callable[..., AbstractContextManager[None]],
+    free_tcp_port_factory: Callable[[], int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Generator[str]:
     """A JupyterLab on the lessons without their outputs; the address of its page for files."""
     folder = tmp_path_factory.mktemp("lessons")
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
@@ -59,9 +59,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     )
     tracker.parent.mkdir(parents=True)
     tracker.write_text('{"windowingMode": "none"}')  # cells out of sight are drawn too
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_tcp_port_factory()
     token = secrets.token_hex(16)
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
@@ -69,39 +67,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
         f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True",
         "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
-    environment = os.environ | {
+    environment = {
         "JUPYTER_CONFIG_DIR": str(settings),
         "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"),
         "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"),
         "COURSE_PACE": PACE,
     }
-    log = settings / "lab.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-        try:
-            _wait_until_up(f"http://127.0.0.1:{port}/api", server, log)
-            yield f"http://127.0.0.1:{port}/lab/tree/{{name}}?reset&token={token}"
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
 
-
-def _wait_until_up(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_WITHIN
-    while time.monotonic() < deadline and server.poll() is None:
+    def answers() -> bool:
         try:
-            httpx.get(address, trust_env=False)
+            httpx.get(f"http://127.0.0.1:{port}/api", trust_env=False)
         except httpx.TransportError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail(f"JupyterLab did not start: {log.read_text()[-2000:]}")
+            return False
+        return True
+
+    with serving(command, settings / "lab.log", answers, **environment):
+        yield f"http://127.0.0.1:{port}/lab/tree/{{name}}?reset&token={token}"
 
 
 @pytest.fixture
