@@ -1,5 +1,6 @@
 """Every lesson in JupyterLab: it runs, it shows, it can be read in light and in dark."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,14 @@ PICTURES = """async (images) => Promise.all(images.map(async image => {
 THEME = """async (theme) => {
     await window.jupyterapp.commands.execute('apputils:change-theme', { theme });
 }"""
-HEIGHT = "document.querySelector('.jp-WindowedPanel-outer').scrollHeight"
+# Scrolls the notebook there; returns how much of it is seen at once, and its height, in pixels.
+SCROLL_TO = """(top) => {
+    const panel = document.querySelector('.jp-WindowedPanel-outer');
+    panel.scrollTo({ top, behavior: 'instant' });
+    return [panel.clientHeight, panel.scrollHeight];
+}"""
+LAID_OUT = "height => document.querySelector('.jp-WindowedPanel-outer').clientHeight > 0.9 * height"
+SHEET = 4_000  # pixels; chromium draws no more than some 16,000 of a page
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -64,7 +72,7 @@ def test_a_lesson_runs_shows_and_can_be_read(open_lesson: Callable[[str], Page],
 
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         page.evaluate(THEME, theme)
-        keep_picture_of(page, f"{Path(name).stem}-{theme.split()[1].lower()}")
+        keep_pictures_of(page, f"{Path(name).stem}-{theme.split()[1].lower()}")
         assert serious_violations(page) == []
 
 
@@ -74,13 +82,17 @@ def ticks(cell: dict[str, Any]) -> int:
     return sum("".join(text).startswith("✓") for text in shown)
 
 
-def keep_picture_of(page: Page, name: str) -> None:
-    """Save a picture of the whole notebook, for who wants to look at it after the run."""
+def keep_pictures_of(page: Page, name: str) -> None:
+    """Save the whole notebook, in sheets, for who wants to look at it after the run."""
     size = page.viewport_size
     assert size is not None
     KEPT.mkdir(exist_ok=True)
-    page.set_viewport_size({"width": size["width"], "height": page.evaluate(HEIGHT) + 200})
-    page.screenshot(path=KEPT / f"{name}.png")
+    page.set_viewport_size({"width": size["width"], "height": SHEET})
+    page.wait_for_function(LAID_OUT, arg=SHEET)
+    seen, height = page.evaluate(SCROLL_TO, 0)
+    for number in range(math.ceil(height / seen)):
+        page.evaluate(SCROLL_TO, number * seen)
+        page.locator(".jp-NotebookPanel").screenshot(path=KEPT / f"{name}-{number + 1}.png")
     page.set_viewport_size(size)
 
 
