@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from support.project import Project
 from support.publishing.site import build_site
@@ -116,12 +116,25 @@ def test_on_a_phone_no_page_scrolls_sideways(open_page: OpenPage) -> None:
     assert wide == {}
 
 
-def test_the_pages_follow_the_systems_light_or_dark(open_page: OpenPage) -> None:
-    def background(page: Page) -> str:
-        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+def background(page: Page) -> str:
+    return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
+
+def test_the_pages_follow_the_systems_light_or_dark(open_page: OpenPage) -> None:
     light, dark = open_page("index"), open_page("index", colours="dark")
     assert background(light) != background(dark)
+
+
+def test_a_reader_may_choose_dark_and_it_stays(open_page: OpenPage) -> None:
+    page = open_page("index")
+    light = background(page)
+    page.locator(".theme-switch-button:visible").click()
+    page.locator(".theme-change-button[data-mode=dark]:visible").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    dark = background(page)
+    assert dark != light
+    page.goto(page.url.replace("index", "02_gather"))
+    assert background(page) == dark
 
 
 def test_search_finds_a_lesson(open_page: OpenPage) -> None:
