@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from support import exercises
 from support.project import CourseError, Project
 from support.publishing.notebooks import read_notebook
-from support.publishing.structure import Draft, minutes
+from support.publishing.structure import PRESENTING, Draft, minutes
 
 if TYPE_CHECKING:
     from support.exercises import Exercise, Mistake
@@ -27,7 +27,8 @@ NUMBER = re.compile(r"\d\d")
 INTRODUCTION = """\
 A lesson is presented from JupyterLab: open it with `course open`, start the slides with the
 "Render as Reveal Slideshow" button in the notebook's toolbar, and run its cells inside the slides
-with Shift+Enter. Dials do not render there; each stands behind a static result.
+with Shift+Enter. S opens the speaker's view, with a note on the picture that each lesson turns on.
+Dials do not render in slides; each stands behind a static result.
 
 `COURSE_PACE` stretches every wait of the lessons: `COURSE_PACE=4 course open` makes 50 ms last
 200 ms, long enough to be seen from the last row. It is 1 unless set, and claims hold at 0.5 to 4.
@@ -152,6 +153,9 @@ def _lesson_lines(drafts: list[Draft]) -> Iterator[str]:
         yield f"{minutes(draft)} minutes."
         yield ""
         yield from _questions(draft)
+        for note in draft.notes:
+            yield f"**While you show it:** {note['source'].removeprefix(PRESENTING)}"
+            yield ""
         exercise = exercises.EXERCISES.get(draft.lesson.number)
         if exercise is not None:
             yield from _exercise_lines(exercise)

@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from support.project import CourseError, Lesson, Project
 from support.publishing.notebooks import read_notebook, write_notebook
 from support.publishing.saved import outputs, saved_faults
-from support.publishing.structure import Draft
+from support.publishing.structure import Draft, slide_type
 
 TITLE = "Async patterns for FastAPI"
 LEAD_ENDS = "## Ways in"
@@ -118,9 +118,10 @@ def _write_sources(project: Project, lessons: list[Lesson], source: Path) -> Non
 
 
 def _readable(notebook: NotebookNode) -> NotebookNode:
-    """Return the notebook with its pictures' alternative texts, and its side-shows folded."""
+    """Return the notebook without notes, with its pictures' words, and its side-shows folded."""
     from support.lab.display import picture_markup  # imports the lab, which other verbs do without
 
+    notebook["cells"] = [cell for cell in notebook["cells"] if slide_type(cell) != "notes"]
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags", [])
         for tag, fold in FOLDED.items():

@@ -58,6 +58,9 @@ REQUIRED_TAGS_OF: dict[str, tuple[str, ...]] = {"00": ("setup", "claim")}
 YOU_WILL_SEE = "**You will see**"
 
 SLIDE_TYPES = frozenset({"slide", "subslide", "fragment", "skip", "notes", "-"})
+# How a speaker's note begins: learners read it too, in the notebook.
+PRESENTING = "*Presenting?* "
+MAX_NOTES = 2
 # What a slide of jupyterlab-rise holds at 1280x720 before its cells have run, in pixels. Measured
 # there; tests/browser holds the estimate against the real thing.
 SLIDE_HEIGHT = 720
@@ -67,7 +70,7 @@ LIST_LINE, TABLE_ROW, TABLE_FRAME = 22.6, 20.4, 3
 HEADING_HEIGHTS = {1: 76, 2: 36, 3: 36}
 ROOM = 15  # for what the estimate leaves out
 
-CELLS = (20, 60)
+CELLS = (20, 60)  # speaker's notes not counted
 MAX_CODE_LINES = 25
 MEDIAN_CODE_LINES = 10
 MAX_COLUMNS = 80
@@ -127,6 +130,11 @@ class Draft:
         """The level-1 heading, which the first cell begins with; empty where there is none."""
         found = headings(self.cells[0], level=1) if self.cells else []
         return found[0] if found else ""
+
+    @cached_property
+    def notes(self) -> list[NotebookNode]:
+        """What only the speaker's view of the slides shows."""
+        return [cell for cell in self.cells if slide_type(cell) == "notes"]
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -195,6 +203,11 @@ def headings(cell: NotebookNode, level: int | None = None) -> list[str]:
         return []
     found = HEADING.findall(FENCED.sub("", cell["source"]))
     return [title for marks, title in found if level in (None, len(marks))]
+
+
+def slide_type(cell: NotebookNode) -> str | None:
+    """Return what the cell is in a slide show; None where it does not say."""
+    return cell["metadata"].get("slideshow", {}).get("slide_type")
 
 
 def links(markdown: str) -> list[str]:
@@ -379,19 +392,24 @@ def identities(draft: Draft) -> Iterator[str]:
 def slides(draft: Draft) -> Iterator[str]:
     """Each cell says what it is in a slide show, and the first begins a slide."""
     for cell in draft.cells:
-        kind = cell["metadata"].get("slideshow", {}).get("slide_type")
+        kind = slide_type(cell)
         if kind not in SLIDE_TYPES:
             allowed = ", ".join(sorted(SLIDE_TYPES))
             yield f"{cell['id']}: slideshow.slide_type is {kind!r}; it must be one of {allowed}"
         elif cell is draft.cells[0] and kind != "slide":
             yield f"{cell['id']}: the first cell's slide_type must be 'slide'"
+        elif kind == "notes" and not cell["source"].startswith(PRESENTING):
+            yield f"{cell['id']}: a speaker's note must be prose that begins with {PRESENTING!r}"
+    if len(draft.notes) > MAX_NOTES:
+        yield f"there are {len(draft.notes)} speaker's notes; at most {MAX_NOTES} are read"
 
 
 def sizes(draft: Draft) -> Iterator[str]:
     """Cells, lines and words stay within bounds."""
     low, high = CELLS
-    if not low <= len(draft.cells) <= high:
-        yield f"there are {len(draft.cells)} cells; there must be {low} to {high}"
+    count = len(draft.cells) - len(draft.notes)
+    if not low <= count <= high:
+        yield f"there are {count} cells; there must be {low} to {high}"
     lengths = [len(cell["source"].splitlines()) for cell in draft.code]
     for cell, length in zip(draft.code, lengths, strict=True):
         if length > MAX_CODE_LINES:
@@ -507,7 +525,7 @@ def slide_show(draft: Draft) -> list[Slide]:
     """Return the slides in order; what is skipped or only noted is on none."""
     shown: list[list[NotebookNode]] = []
     for cell in draft.cells:
-        kind = cell["metadata"].get("slideshow", {}).get("slide_type", "-")
+        kind = slide_type(cell)
         if kind in ("slide", "subslide") or not shown:
             shown.append([])
         if kind not in ("skip", "notes"):

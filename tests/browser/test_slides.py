@@ -71,6 +71,24 @@ def test_every_slide_fits_and_the_estimate_is_right(
     assert off == {}
 
 
+def test_the_speaker_sees_the_notes_and_the_room_does_not(
+    open_slides: Callable[[str], Page], draft: Draft
+) -> None:
+    page = open_slides(draft.lesson.path.name)
+    note = page.locator("aside.notes")
+    expect(note).to_have_count(len(draft.notes))
+    slide = page.locator(".reveal .slides section", has=note).last
+    while "present" not in (slide.get_attribute("class") or ""):
+        page.keyboard.press("Space")
+        page.wait_for_timeout(60)
+    expect(note.first).to_be_hidden()
+    with page.expect_popup() as opened:
+        page.keyboard.press("s")
+    speaker = opened.value.locator(".speaker-controls-notes .value")
+    expect(speaker).to_contain_text("Presenting?", timeout=PATIENCE)
+    opened.value.close()
+
+
 def test_a_cell_runs_inside_its_slide(open_slides: Callable[[str], Page]) -> None:
     page = open_slides("00_start_here.ipynb")
     code = page.locator(f"{PRESENT} .jp-CodeCell")

@@ -8,7 +8,7 @@ from support.exercises import ANY_EXERCISE, EXERCISES
 from support.project import CourseError, Project
 from support.publishing.guide import guide_text, syllabi, write_guide
 from support.publishing.notebooks import read_notebook, write_notebook
-from support.publishing.structure import Draft, minutes
+from support.publishing.structure import PRESENTING, Draft, minutes
 
 MINUTES_AT_MOST = {"One hour": 60, "Half a day": 240, "A day": 480}
 
@@ -49,6 +49,9 @@ def test_the_guide_tells_every_lesson_prediction_and_mistake(course: Project) ->
     hints = [m.hint for e in EXERCISES.values() for m in e.mistakes] + [
         m.hint for m in ANY_EXERCISE
     ]
+    for lesson in course.lessons():
+        for note in Draft(lesson, read_notebook(lesson.path)).notes:
+            assert note["source"].removeprefix(PRESENTING) in text
     plain = text.replace("\\", "")
     assert [hint for hint in hints if hint.replace("\\", "") not in plain] == []
 

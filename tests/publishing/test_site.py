@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nbformat.v4 import new_output
+from nbformat.v4 import new_markdown_cell, new_output
 
 from support.project import CourseError, Project
 from support.publishing.notebooks import cleaned, read_notebook, write_notebook
@@ -32,6 +32,9 @@ def course(project: Project, write_lesson: Callable[..., Path]) -> Project:
     notebook = read_notebook(path)
     title, look = notebook["cells"]
     notebook["cells"].append(type(title)({**title, "id": "symptoms", "source": SYMPTOMS}))
+    note = new_markdown_cell("*Presenting?* Point at it.", id="presenting")
+    note["metadata"]["slideshow"] = {"slide_type": "notes"}
+    notebook["cells"].insert(1, note)
     look["execution_count"] = 1
     look["outputs"] = [
         new_output(
@@ -53,6 +56,7 @@ def test_pages_hold_the_saved_outputs_and_pictures_their_words(course: Project) 
     assert str(target) in said
     assert 'alt="one &quot;red&quot; pixel"' in page
     assert "data:image/png;base64," in page
+    assert "Presenting?" not in page
     index = (target / "index.html").read_text()
     assert 'href="00_start_here.html"' in index
     assert "For maintainers only" not in index

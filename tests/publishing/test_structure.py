@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from support.project import Lesson
 from support.publishing.structure import (
@@ -74,6 +74,17 @@ def copies_of(identity: str, count: int) -> Change:
             extra = new_code_cell("extra = 1", id=f"extra-{number}")
             extra["metadata"]["slideshow"] = {"slide_type": "-"}
             draft.cells.insert(place + 1, extra)
+
+    return change
+
+
+def notes_after(identity: str, count: int) -> Change:
+    def change(draft: Draft) -> None:
+        place = draft.cells.index(cell(draft, identity))
+        for number in range(count):
+            note = new_markdown_cell("*Presenting?* Point at it.", id=f"presenting-{number}")
+            note["metadata"]["slideshow"] = {"slide_type": "notes"}
+            draft.cells.insert(place + 1, note)
 
     return change
 
@@ -165,6 +176,12 @@ BROKEN: list[tuple[str, Change, str]] = [
     ("slides", metadata("run-select", slideshow={}), "slide_type is None"),
     ("slides", metadata("run-select", slideshow={"slide_type": "page"}), "slide_type is 'page'"),
     ("slides", metadata("title", slideshow={"slide_type": "-"}), "must be 'slide'"),
+    (
+        "slides",
+        metadata("practice-title", slideshow={"slide_type": "notes"}),
+        "practice-title: a speaker's note must be prose that begins with '*Presenting?* '",
+    ),
+    ("slides", notes_after("practice-title", 3), "there are 3 speaker's notes; at most 2 are"),
     (
         "slide_heights",
         source("run-select", "one = 1", "\n".join(["one = 1"] * 40)),
