@@ -379,6 +379,8 @@ def known_tags(draft: Draft) -> Iterator[str]:
             yield f"{cell['id']} has the tag claim and claims nothing"
         elif "claim" in proves and "claim" not in tags(cell):
             yield f"{cell['id']} claims something and lacks the tag claim"
+        if ("dial" in tags(cell)) != ("dial" in called_names(cell)):
+            yield f"{cell['id']} must have the tag dial if it shows a dial, and only then"
 
 
 def identities(draft: Draft) -> Iterator[str]:

@@ -161,6 +161,7 @@ BROKEN: list[tuple[str, Change, str]] = [
     ),
     ("known_tags", without("check-page"), "no code cell has the tag check"),
     ("known_tags", metadata("claim-one-session", tags=[]), "lacks the tag claim"),
+    ("known_tags", metadata("run-select", tags=["dial"]), "run-select must have the tag dial if"),
     ("known_tags", metadata("run-select", tags=["claim"]), "claims nothing"),
     (
         "identities",
