@@ -21,6 +21,7 @@ CELLS = (
     "work",
     "work-cleanup",
     "leave",
+    "visit",
     "naive-app",
     "pattern-generator",
     "pattern-app",
