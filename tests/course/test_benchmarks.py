@@ -26,6 +26,10 @@ def bound(tree: ast.AST) -> set[str]:
     return names
 
 
+def subscripts(tree: ast.AST) -> list[ast.expr]:
+    return [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+
+
 def taken(tree: ast.AST) -> set[str]:
     """Return the names of a lesson that a benchmark takes: lesson["name"]."""
     return {
@@ -57,12 +61,12 @@ def test_a_benchmark_takes_what_its_cells_define(course: Project, path: Path) ->
     tree = ast.parse(path.read_text(encoding="utf-8"))
     lesson = course.lesson(path.stem[-2:])
     sources = {cell["id"]: cell["source"] for cell in read_notebook(lesson.path)["cells"]}
-    words = {
+    words = [
         node.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    cells = sources.keys() & words
+        if isinstance(node, ast.Constant) and node not in subscripts(tree)
+    ]
+    cells = sources.keys() & set(words)
     assert cells
     defined = set()
     for cell in cells:
