@@ -23,6 +23,9 @@ root = Path(sys.argv.pop(1)); Project.here = classmethod(lambda cls: Project(roo
 from support.cli import app; app()"
 
 
+NEWS_SETTINGS = "/lab/api/settings/@jupyterlab/apputils-extension:notification"
+
+
 @contextmanager
 def opened(
     project: Project, *arguments: str
@@ -80,6 +83,8 @@ def test_the_lesson_is_served_without_news_and_ctrl_c_ends_it(
         contents = httpx.get(httpx.URL(address).join("/api/contents"), params={"token": token})
         names = {entry["name"] for entry in contents.json()["content"]}
         assert names == {"00_start_here.ipynb", "02_gather.ipynb", "11_streaming.ipynb"}
+        asks = httpx.get(httpx.URL(address).join(NEWS_SETTINGS), params={"token": token}).json()
+        assert asks["schema"]["properties"]["fetchNews"]["default"] == "false"
         interrupt(process)
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
