@@ -37,8 +37,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneAtATime:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the browser's tests after the others, beside the lessons: both mostly wait."""
-    items.sort(key=lambda item: (item.path.suffix == ".ipynb", "browser" in item.path.parts))
+    """Begin with the browser's tests and the lessons, side by side: both are long and mostly wait.
+
+    The others are short, and fill both workers to the end.
+    """
+    items.sort(key=lambda item: (item.path.suffix != ".ipynb", "browser" not in item.path.parts))
+    items.sort(key=lambda item: not (item.path.suffix == ".ipynb" or "browser" in item.path.parts))
 
 
 @pytest.fixture

@@ -28,6 +28,21 @@ SWITCHES = (
 PACE = "0.5"  # half of each wait: quicker, and claims must hold there too
 
 
+OPEN = """async (path) => {
+    const { commands, shell } = window.jupyterapp;
+    const notebook = await commands.execute('docmanager:open', { path });
+    await notebook.revealed;
+    shell.activateById(notebook.id);
+    await notebook.sessionContext.ready;
+    await notebook.sessionContext.session.kernel.info;
+}"""
+# Without asking whether to save.
+CLOSE_ALL = """async () => {
+    for (const widget of [...window.jupyterapp.shell.widgets('main')]) widget.dispose();
+    await window.jupyterapp.serviceManager.sessions.shutdownAll();
+}"""
+
+
 @pytest.fixture(scope="module")
 def browser(missing: Callable[[str], None]) -> Generator[Browser]:
     found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
@@ -45,7 +60,7 @@ def lab(
     free_tcp_port_factory: Callable[[], int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Generator[str]:
-    """A JupyterLab on the lessons without their outputs; the address of its page for files."""
+    """A JupyterLab on the lessons without their outputs; the address of its pages by ``path``."""
     folder = tmp_path_factory.mktemp("lessons")
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
@@ -82,30 +97,30 @@ def lab(
         return True
 
     with serving(command, settings / "lab.log", answers, **environment):
-        yield f"http://127.0.0.1:{port}/lab/tree/{{name}}?reset&token={token}"
+        yield f"http://127.0.0.1:{port}/{{path}}?reset&token={token}"
+
+
+@pytest.fixture(scope="module")
+def lab_page(browser: Browser, lab: str) -> Generator[Page]:
+    """A page with JupyterLab, which takes seconds to load, and no lesson open."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(lab.format(path="lab"))
+    page.wait_for_function("window.jupyterapp !== undefined", timeout=60_000)
+    page.evaluate("window.jupyterapp.restored")
+    yield page
+    page.close()
 
 
 @pytest.fixture
-def open_lesson(browser: Browser, lab: str) -> Generator[Callable[[str], Page]]:
+def open_lesson(lab_page: Page) -> Generator[Callable[[str], Page]]:
     """Open a lesson by its file name and wait until its kernel answers."""
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
 
     def open_page(name: str) -> Page:
-        page.goto(lab.format(name=name))
-        page.wait_for_selector(".jp-Notebook", timeout=60_000)
-        page.evaluate(
-            """async () => {
-                const notebook = window.jupyterapp.shell.currentWidget;
-                await notebook.revealed;
-                await notebook.sessionContext.ready;
-                await notebook.sessionContext.session.kernel.info;
-            }"""
-        )
-        return page
+        lab_page.evaluate(OPEN, name)
+        return lab_page
 
     yield open_page
-    page.evaluate("async () => { await window.jupyterapp.serviceManager.sessions.shutdownAll(); }")
-    page.close()
+    lab_page.evaluate(CLOSE_ALL)
 
 
 @pytest.fixture
@@ -114,7 +129,7 @@ def open_slides(browser: Browser, lab: str) -> Generator[Callable[[str], Page]]:
     page = browser.new_page(viewport={"width": 1280, "height": 720})
 
     def open_page(name: str) -> Page:
-        page.goto(lab.format(name=name).replace("/lab/tree/", "/rise/"))
+        page.goto(lab.format(path=f"rise/{name}"))
         page.wait_for_selector(".reveal .slides section.present .jp-Cell", timeout=60_000)
         page.wait_for_function("document.querySelectorAll('.reveal .cm-content').length > 0")
         return page

@@ -92,7 +92,9 @@ def keep_pictures_of(page: Page, name: str) -> None:
     seen, height = page.evaluate(SCROLL_TO, 0)
     for number in range(math.ceil(height / seen)):
         page.evaluate(SCROLL_TO, number * seen)
-        page.locator(".jp-NotebookPanel").screenshot(path=KEPT / f"{name}-{number + 1}.png")
+        page.locator(".jp-NotebookPanel").screenshot(
+            path=KEPT / f"{name}-{number + 1}.jpg", type="jpeg", quality=80
+        )
     page.set_viewport_size(size)
 
 
