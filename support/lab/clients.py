@@ -25,6 +25,7 @@ HOST = "127.0.0.1"
 GRACEFUL = 1.0  # seconds that running requests get when a loopback server stops
 STARTUP_CANCELLED = 1.0  # seconds that a start gets to end by itself once nobody wants it
 LIFESPAN_SHUTDOWN = 5.0  # seconds that an app's shutdown gets after that
+ACCEPTED_WITHIN = 2  # rounds of a loop: one makes a connection's transport, one its protocol
 FORCED = 5.0  # seconds that cancelled tasks and busy threads get before serve() gives up
 
 _ID = re.compile(r"\d+|[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -182,6 +183,20 @@ class _Server(uvicorn.Server):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await self._stop.wait()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Shut down once every accepted connection has its protocol, and no other is accepted.
+
+        asyncio drops a connection, unclosed, whose server closes in between: CPython issue 109564.
+        """
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listening in server.sockets:
+                with contextlib.suppress(NotImplementedError):  # Windows accepts without readers
+                    loop.remove_reader(listening.fileno())
+        for _ in range(ACCEPTED_WITHIN):
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
     def stop(self) -> None:
         self.should_exit = True

@@ -3,7 +3,9 @@ import contextlib
 import inspect
 import logging
 import os
+import socket
 import threading
+import time
 from uuid import UUID
 
 import httpx
@@ -21,6 +23,7 @@ from support.lab.clients import (
     reach_loopback_directly,
     serve,
 )
+from support.lab.hygiene import caught_leaks
 
 pytestmark = pytest.mark.anyio
 
@@ -308,6 +311,17 @@ class TestHowAServerEnds:
             async with serve(an_app(events)):
                 raise KeyError
         assert events == ["up", "down"]
+
+    async def test_a_connection_that_comes_while_the_server_stops_is_closed(self):
+        with caught_leaks() as losses:
+            for _ in range(10):
+                async with serve(an_app()) as server:
+                    # busy meanwhile, the server hears of both at once
+                    server.loop.call_soon_threadsafe(time.sleep, 0.05)
+                    late = socket.create_connection((clients.HOST, server.port), timeout=10)
+                assert late.recv(1) == b""
+                late.close()
+        assert losses.resource_warnings == []
 
     async def test_cancelling_the_block_stops_the_server(self):
         events, inside = [], asyncio.Event()
