@@ -25,6 +25,7 @@ MARKS: dict[Kind, tuple[str, str, str]] = {
 }
 PIXELS_PER_INCH = 100
 COLOURS_IN_A_PICTURE = 32
+PICTURE_WIDTH = 760  # pixels
 
 
 _collected: ContextVar[list[dict[str, Any]] | None] = ContextVar("_collected", default=None)
@@ -123,7 +124,7 @@ def _html_table(headers: Sequence[str], rows: Sequence[Sequence[str]], caption: 
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def show_picture(figure: "Figure", *, alt: str, summary: str, width: int = 760) -> None:
+def show_picture(figure: "Figure", *, alt: str, summary: str, width: int = PICTURE_WIDTH) -> None:
     """Show a matplotlib figure at twice its size, and ``summary`` in words below it.
 
     The output carries a PNG (``width`` in pixels and ``alt`` in its metadata) and the same PNG as

@@ -119,7 +119,8 @@ def _write_sources(project: Project, lessons: list[Lesson], source: Path) -> Non
 
 def _readable(notebook: NotebookNode) -> NotebookNode:
     """Return the notebook without notes, with its pictures' words, and its side-shows folded."""
-    from support.lab.display import picture_markup  # imports the lab, which other verbs do without
+    # imports the lab, which other verbs do without
+    from support.lab.display import PICTURE_WIDTH, picture_markup
 
     notebook["cells"] = [cell for cell in notebook["cells"] if slide_type(cell) != "notes"]
     for cell in notebook["cells"]:
@@ -130,9 +131,10 @@ def _readable(notebook: NotebookNode) -> NotebookNode:
     for _, output in outputs(notebook):
         data = output.get("data", {})
         if "image/png" in data and "text/html" not in data:
-            told = output["metadata"]["image/png"]
+            told = output.get("metadata", {}).get("image/png", {})
+            words, width = str(told.get("alt", "")), told.get("width", PICTURE_WIDTH)
             encoded = "".join(data.pop("image/png").split())
-            data["text/html"] = picture_markup(encoded, told["alt"], told["width"])
+            data["text/html"] = picture_markup(encoded, words, width)
     return notebook
 
 
