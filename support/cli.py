@@ -35,11 +35,18 @@ class OneSentence(TyperGroup):
 
 
 class PassesArgumentsOn(TyperCommand):
-    """Keeps what follows `--` for another program."""
+    """Keeps what follows `--` for another program; has no options of its own but --help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         place = args.index("--") if "--" in args else len(args)
         ctx.obj = args[place + 1 :]
+        for option in args[:place]:
+            if option.startswith("-") and option != "--help":
+                raise typer.BadParameter(
+                    f"{option} is no option of `course open`; what is for `jupyter lab` follows "
+                    f"--, as in: course open -- {option}",
+                    ctx=ctx,
+                )
         return super().parse_args(ctx, args[:place])
 
 

@@ -25,10 +25,18 @@ SUM = "Sum"
 NUMBER = re.compile(r"\d\d")
 
 INTRODUCTION = """\
-A lesson is presented from JupyterLab: open it with `course open`, start the slides with the
-"Render as Reveal Slideshow" button in the notebook's toolbar, and run its cells inside the slides
-with Shift+Enter. S opens the speaker's view, with a note on the picture that each lesson turns on.
-Dials do not render in slides; each stands behind a static result.
+A lesson is presented from JupyterLab. `course` stands for `python3 -m uv run course` here, or for
+itself in an activated environment.
+
+1. Open the lesson: `course open 02`.
+2. Start the slides with the "Render as Reveal Slideshow" button in the notebook's toolbar, then the
+   full-screen button in the toolbar of the slides. Zoom as a browser does.
+3. On the title slide, before you click anywhere, S opens the speaker's view in a window of its own.
+   It takes some seconds, and shows a note with the picture that each lesson turns on.
+4. The space bar goes on. To run a cell, click into it and press Ctrl+Enter, which stays on the
+   slide; Shift+Enter also goes on to the next cell. Escape gives the space bar back.
+5. Run every cell of a lesson in order, from the first: later ones need it. Dials do not render in
+   slides; each stands behind a static result.
 
 `COURSE_PACE` stretches every wait of the lessons: `COURSE_PACE=4 course open` makes 50 ms last
 200 ms, long enough to be seen from the last row. It is 1 unless set, and claims hold at 0.5 to 4.
@@ -51,6 +59,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem aut
 body {{ padding: 0 1rem; }}
 table {{ border-collapse: collapse; width: 100%; margin: 1rem 0; }}
 th, td {{ border: 1px solid #8888; padding: .3rem .5rem; text-align: left; vertical-align: top; }}
+th, td {{ overflow-wrap: anywhere; }}
 h2 {{ margin-top: 2.5rem; }}
 code {{ overflow-wrap: anywhere; }}
 @media print {{
@@ -143,6 +152,9 @@ def _syllabi_lines(ways: list[Syllabus], drafts: list[Draft]) -> Iterator[str]:
         if any(spent):
             yield f"| {_heading(draft)} | {' | '.join(spent)} |"
     yield f"| {SUM} | {' | '.join(str(way.total) for way in ways)} |"
+    yield ""
+    yield "In minutes. Where a lesson has more than it states, the rest is for its exercise;"
+    yield "what is missing is for reading at home."
     yield ""
 
 

@@ -400,6 +400,8 @@ def slides(draft: Draft) -> Iterator[str]:
             yield f"{cell['id']}: slideshow.slide_type is {kind!r}; it must be one of {allowed}"
         elif cell is draft.cells[0] and kind != "slide":
             yield f"{cell['id']}: the first cell's slide_type must be 'slide'"
+        elif kind == "skip" and "setup" in tags(cell):
+            yield f"{cell['id']}: a slide show needs the set-up too; it must not be skipped"
         elif kind == "notes" and not cell["source"].startswith(PRESENTING):
             yield f"{cell['id']}: a speaker's note must be prose that begins with {PRESENTING!r}"
     if len(draft.notes) > MAX_NOTES:

@@ -11,6 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from support.project import Project
+from support.publishing.guide import write_guide
 from support.publishing.site import build_site
 
 pytestmark = pytest.mark.browser
@@ -114,6 +115,14 @@ def test_on_a_phone_no_page_scrolls_sideways(open_page: OpenPage) -> None:
         if width > PHONE["width"]:
             wide[name] = width
     assert wide == {}
+
+
+def test_on_a_phone_the_guide_does_not_scroll_sideways(browser: Browser, tmp_path: Path) -> None:
+    write_guide(Project.here(), tmp_path / "guide.html")
+    page = browser.new_page(viewport=PHONE)  # ty: ignore[invalid-argument-type]
+    page.goto((tmp_path / "guide.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    page.close()
 
 
 def background(page: Page) -> str:

@@ -77,13 +77,13 @@ def test_the_speaker_sees_the_notes_and_the_room_does_not(
     page = open_slides(draft.lesson.path.name)
     note = page.locator("aside.notes")
     expect(note).to_have_count(len(draft.notes))
+    expect(note.first).to_be_hidden()
+    with page.expect_popup() as opened:
+        page.keyboard.press("s")  # here, on the first slide: RISE goes back to it
     slide = page.locator(".reveal .slides section", has=note).last
     while "present" not in (slide.get_attribute("class") or ""):
         page.keyboard.press("Space")
         page.wait_for_timeout(60)
-    expect(note.first).to_be_hidden()
-    with page.expect_popup() as opened:
-        page.keyboard.press("s")
     speaker = opened.value.locator(".speaker-controls-notes .value")
     expect(speaker).to_contain_text("Presenting?", timeout=PATIENCE)
     opened.value.close()

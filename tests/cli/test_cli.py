@@ -63,6 +63,16 @@ def test_what_follows_two_dashes_goes_to_jupyter(
     assert command[own:] == passed_on
 
 
+def test_an_option_of_jupyter_without_two_dashes_is_told_where_it_belongs(
+    course: Project,
+) -> None:
+    result = runner.invoke(app, ["open", "--port", "8890"])
+    assert result.exit_code == 2
+    said = " ".join(result.output.replace("│", " ").split())
+    assert "--port is no option of `course open`" in said
+    assert "course open -- --port" in said
+
+
 def test_open_tells_of_a_newer_lesson_and_starts_all_the_same(
     course: Project, started: list[list[str]]
 ) -> None:

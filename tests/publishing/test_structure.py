@@ -182,6 +182,7 @@ BROKEN: list[tuple[str, Change, str]] = [
         metadata("practice-title", slideshow={"slide_type": "notes"}),
         "practice-title: a speaker's note must be prose that begins with '*Presenting?* '",
     ),
+    ("slides", metadata("set-up", slideshow={"slide_type": "skip"}), "needs the set-up too"),
     ("slides", notes_after("practice-title", 3), "there are 3 speaker's notes; at most 2 are"),
     (
         "slide_heights",
