@@ -42,7 +42,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The others are short, and fill both workers to the end.
     """
     items.sort(key=lambda item: (item.path.suffix != ".ipynb", "browser" not in item.path.parts))
-    items.sort(key=lambda item: not (item.path.suffix == ".ipynb" or "browser" in item.path.parts))
 
 
 @pytest.fixture

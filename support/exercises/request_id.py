@@ -464,18 +464,19 @@ async def _judge_plain(caller: _Caller) -> None:
         raise EXERCISE.wrong("no-header")
     if known is None:
         raise EXERCISE.wrong("no-state")
-    _require_text(known)
-    if str(known) != request_id:
-        raise EXERCISE.wrong("two-ids")
+    _require_id(known, request_id)
     again = await caller.ask("/plain", _Watch())
     _clean(again)
     if again.request_id() == request_id:
         raise EXERCISE.wrong("same-id")
 
 
-def _require_text(known: Any) -> None:
+def _require_id(known: Any, expected: str) -> None:
+    """Require that the id in the state is the one of the header."""
     if isinstance(known, bytes):
         raise EXERCISE.wrong("bytes-in-state")
+    if str(known) != expected:
+        raise EXERCISE.wrong("two-ids")
 
 
 async def _judge_callers_id(caller: _Caller) -> None:
@@ -487,9 +488,7 @@ async def _judge_callers_id(caller: _Caller) -> None:
         raise EXERCISE.wrong("state-lost")
     if heard.request_id() != CALLERS:
         raise EXERCISE.wrong("ignores-the-caller")
-    _require_text(watch.state["request_id"])
-    if str(watch.state["request_id"]) != CALLERS:
-        raise EXERCISE.wrong("two-ids")
+    _require_id(watch.state["request_id"], CALLERS)
 
 
 async def _judge_absent_headers(caller: _Caller) -> None:

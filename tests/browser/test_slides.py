@@ -1,10 +1,11 @@
 """The slides of jupyterlab-rise: they fit a projector, and their cells run."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from support.project import Project
 from support.publishing.notebooks import read_notebook
@@ -54,6 +55,15 @@ def walk(page: Page) -> dict[int, dict[str, Any]]:
     return seen
 
 
+def go_on_until(page: Page, there: Locator) -> None:
+    """Press the space bar until ``there`` is on the present slide."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not there.count():
+        assert time.monotonic() < deadline, "the slide never came"
+        page.keyboard.press("Space")
+        page.wait_for_timeout(60)
+
+
 def test_every_slide_fits_and_the_estimate_is_right(
     open_slides: Callable[[str], Page], draft: Draft
 ) -> None:
@@ -80,10 +90,7 @@ def test_the_speaker_sees_the_notes_and_the_room_does_not(
     expect(note.first).to_be_hidden()
     with page.expect_popup() as opened:
         page.keyboard.press("s")  # here, on the first slide: RISE goes back to it
-    slide = page.locator(".reveal .slides section", has=note).last
-    while "present" not in (slide.get_attribute("class") or ""):
-        page.keyboard.press("Space")
-        page.wait_for_timeout(60)
+    go_on_until(page, page.locator(f"{PRESENT} aside.notes"))
     speaker = opened.value.locator(".speaker-controls-notes .value")
     expect(speaker).to_contain_text("Presenting?", timeout=PATIENCE)
     opened.value.close()
@@ -92,9 +99,7 @@ def test_the_speaker_sees_the_notes_and_the_room_does_not(
 def test_a_cell_runs_inside_its_slide(open_slides: Callable[[str], Page]) -> None:
     page = open_slides("00_start_here.ipynb")
     code = page.locator(f"{PRESENT} .jp-CodeCell")
-    while not code.count():
-        page.keyboard.press("Space")
-        page.wait_for_timeout(60)
+    go_on_until(page, code)
     code.first.locator(".cm-content").click()
     page.keyboard.press("ControlOrMeta+a")
     page.keyboard.insert_text("print('this runs', 6 * 7)")

@@ -26,33 +26,40 @@ def bound(tree: ast.AST) -> set[str]:
     return names
 
 
-def subscripts(tree: ast.AST) -> list[ast.expr]:
-    return [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+def keys(tree: ast.AST) -> dict[ast.Subscript, str]:
+    """Return the places that look something up by a word, x["word"], with their words."""
+    return {
+        node: word.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript)
+        and isinstance(word := node.slice, ast.Constant)
+        and isinstance(word.value, str)
+    }
 
 
 def taken(tree: ast.AST) -> set[str]:
     """Return the names of a lesson that a benchmark takes: lesson["name"]."""
     return {
-        node.slice.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Subscript)
+        word
+        for node, word in keys(tree).items()
+        if isinstance(node.ctx, ast.Load)
         and isinstance(node.value, ast.Name)
         and node.value.id == "lesson"
-        and isinstance(node.slice, ast.Constant)
-        and isinstance(node.slice.value, str)
-        and isinstance(node.ctx, ast.Load)
     }
 
 
 def given(tree: ast.AST) -> set[str]:
     """Return the names that a benchmark adds to a lesson's by itself."""
+    return {word for node, word in keys(tree).items() if isinstance(node.ctx, ast.Store)}
+
+
+def words(tree: ast.AST) -> set[str]:
+    """Return the strings of a benchmark that are no such words; cells' ids are among them."""
+    within = {node.slice for node in keys(tree)}
     return {
-        node.slice.value
+        node.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Subscript)
-        and isinstance(node.ctx, ast.Store)
-        and isinstance(node.slice, ast.Constant)
-        and isinstance(node.slice.value, str)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in within
     }
 
 
@@ -61,12 +68,7 @@ def test_a_benchmark_takes_what_its_cells_define(course: Project, path: Path) ->
     tree = ast.parse(path.read_text(encoding="utf-8"))
     lesson = course.lesson(path.stem[-2:])
     sources = {cell["id"]: cell["source"] for cell in read_notebook(lesson.path)["cells"]}
-    words = [
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and node not in subscripts(tree)
-    ]
-    cells = sources.keys() & set(words)
+    cells = sources.keys() & words(tree)
     assert cells
     defined = set()
     for cell in cells:

@@ -67,26 +67,27 @@ def picture(
     cell(draft, "run-one-by-one")["outputs"] = outputs
 
 
-def copies_of(identity: str, count: int) -> Change:
+def inserted(identity: str, cells: list[NotebookNode], slide_type: str) -> Change:
+    """Return a change that puts ``cells`` behind the cell called ``identity``."""
+
     def change(draft: Draft) -> None:
-        place = draft.cells.index(cell(draft, identity))
-        for number in range(count):
-            extra = new_code_cell("extra = 1", id=f"extra-{number}")
-            extra["metadata"]["slideshow"] = {"slide_type": "-"}
-            draft.cells.insert(place + 1, extra)
+        place = draft.cells.index(cell(draft, identity)) + 1
+        for one in cells:
+            one["metadata"]["slideshow"] = {"slide_type": slide_type}
+        draft.cells[place:place] = cells
 
     return change
+
+
+def copies_of(identity: str, count: int) -> Change:
+    extras = [new_code_cell("extra = 1", id=f"extra-{number}") for number in range(count)]
+    return inserted(identity, extras, slide_type="-")
 
 
 def notes_after(identity: str, count: int) -> Change:
-    def change(draft: Draft) -> None:
-        place = draft.cells.index(cell(draft, identity))
-        for number in range(count):
-            note = new_markdown_cell("*Presenting?* Point at it.", id=f"presenting-{number}")
-            note["metadata"]["slideshow"] = {"slide_type": "notes"}
-            draft.cells.insert(place + 1, note)
-
-    return change
+    text = "*Presenting?* Point at it."
+    notes = [new_markdown_cell(text, id=f"presenting-{number}") for number in range(count)]
+    return inserted(identity, notes, slide_type="notes")
 
 
 def test_a_sound_lesson_breaks_no_rule(draft: Draft) -> None:
