@@ -106,11 +106,12 @@ def _require_ours(project: Project, target: Path) -> None:
 def _write_sources(project: Project, lessons: list[Lesson], source: Path) -> None:
     (source / "_static").mkdir(parents=True)
     (source / "_static" / "course.css").write_text(STYLE, encoding="utf-8")
-    for lesson in lessons:
-        write_notebook(_readable(read_notebook(lesson.path)), source / lesson.path.name)
+    drafts = [Draft(lesson, read_notebook(lesson.path)) for lesson in lessons]
     readme = (project.root / "README.md").read_text(encoding="utf-8")
-    (source / "index.md").write_text(_index(readme, lessons), encoding="utf-8")
-    (source / f"{SYMPTOMS}.md").write_text(_symptoms(lessons[0]), encoding="utf-8")
+    (source / "index.md").write_text(_index(readme, drafts), encoding="utf-8")
+    (source / f"{SYMPTOMS}.md").write_text(_symptoms(drafts[0]), encoding="utf-8")
+    for draft in drafts:
+        write_notebook(_readable(draft.notebook), source / draft.lesson.path.name)
     for picture in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", readme):
         if "://" not in picture:
             (source / picture).parent.mkdir(parents=True, exist_ok=True)
@@ -138,24 +139,22 @@ def _readable(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def _index(readme: str, lessons: list[Lesson]) -> str:
+def _index(readme: str, drafts: list[Draft]) -> str:
     lead = readme.partition(LEAD_ENDS)[0].replace("](notebooks/", "](")
-    names = "\n".join([*map(_entry, lessons), SYMPTOMS])
+    names = "\n".join([*map(_entry, drafts), SYMPTOMS])
     return f"{lead}\n```{{toctree}}\n:hidden:\n:caption: Lessons\n\n{names}\n```\n"
 
 
-def _entry(lesson: Lesson) -> str:
+def _entry(draft: Draft) -> str:
     """Return the lesson's line in the table of contents: its number, its title and its file."""
-    title = Draft(lesson, read_notebook(lesson.path)).title
-    return f"{lesson.number} · {title} <{lesson.name}>"
+    return f"{draft.lesson.number} · {draft.title} <{draft.lesson.name}>"
 
 
-def _symptoms(first: Lesson) -> str:
-    cells = read_notebook(first.path)["cells"]
-    source = next((cell["source"] for cell in cells if cell["id"] == SYMPTOMS), None)
+def _symptoms(first: Draft) -> str:
+    source = next((cell["source"] for cell in first.cells if cell["id"] == SYMPTOMS), None)
     if source is None:
         raise CourseError(
-            f"{first.name} has no cell {SYMPTOMS!r}, which the site's index is made of."
+            f"{first.lesson.name} has no cell {SYMPTOMS!r}, which the site's index is made of."
         )
     return re.sub(r"^## ", "# ", source, count=1) + "\n"
 
