@@ -1,5 +1,6 @@
 """What all benchmarks share: a table of figures with their targets, shown and then asserted."""
 
+import ast
 import math
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
@@ -10,6 +11,7 @@ import nbformat
 import pytest
 
 from support.project import Project
+from support.publishing.structure import TOP_LEVEL_AWAIT
 
 
 @dataclass
@@ -62,18 +64,37 @@ def figures(
     return opened
 
 
+def _definitions(source: str) -> str:
+    """Return the functions, classes and constants of a cell, without what it runs."""
+
+    def is_kept(one: ast.stmt) -> bool:
+        if isinstance(one, ast.Assign):
+            return all(isinstance(to, ast.Name) and to.id.isupper() for to in one.targets)
+        return isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+
+    cell = compile(source, "<cell>", "exec", flags=TOP_LEVEL_AWAIT)
+    return "\n".join(ast.unparse(one) for one in cell.body if is_kept(one))
+
+
 @pytest.fixture(scope="session")
 def names_of() -> Callable[..., dict[str, Any]]:
     """Return a function that runs cells of a lesson by their ids and returns the names they set.
 
-    Its keywords are names that are there before. The set-up cell's call of ``start`` is left out.
+    Its keywords are names that are there before. The set-up cell's call of ``start`` is left out;
+    with ``definitions_only``, so is what another cell does besides defining functions, classes and
+    constants.
     """
 
-    def run(number: str, cells: Iterable[str], **names: Any) -> dict[str, Any]:
+    def run(
+        number: str, cells: Iterable[str], *, definitions_only: bool = False, **names: Any
+    ) -> dict[str, Any]:
         notebook = nbformat.read(Project.here().lesson(number).path, as_version=4)
         sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
         for cell in cells:
-            exec(sources[cell].removesuffix(f'start("{number}")'), names)
+            source = sources[cell].removesuffix(f'start("{number}")')
+            if definitions_only and cell != "setup":
+                source = _definitions(source)
+            exec(source, names)
         return names
 
     return run

@@ -3,7 +3,6 @@
 The batches are the lesson's own cells. Memory is what Python allocates, byte by byte.
 """
 
-import ast
 import asyncio
 from collections.abc import Callable
 from functools import partial
@@ -12,11 +11,9 @@ from typing import Any
 import aiometer
 import anyio
 import httpx
-import nbformat
 import pytest
 
 from support.lab import Comparison, compare, peak_memory
-from support.project import Project
 from support.shop.partners import Supplier
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
@@ -32,19 +29,9 @@ CELLS = ("setup", "breaks-memory", "pattern-workers")
 
 
 @pytest.fixture(scope="module")
-def lesson() -> dict[str, Any]:
+def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells import and define; nothing else of them runs."""
-    notebook = nbformat.read(Project.here().lesson("04").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
-    names: dict[str, Any] = {}
-    for cell in CELLS:
-        body: list[ast.stmt] = [
-            node
-            for node in ast.parse(sources[cell]).body
-            if isinstance(node, ast.Try | ast.AsyncFunctionDef)
-        ]
-        exec(compile(ast.Module(body, []), cell, "exec"), names)
-    return names
+    return names_of("04", CELLS, definitions_only=True)
 
 
 async def short_work(number: int) -> int:

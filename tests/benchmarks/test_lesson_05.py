@@ -4,15 +4,12 @@ On the lesson's own functions. The shipped search stands beside the same one by 
 that a user would pick.
 """
 
-import ast
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import nbformat
 import pytest
 
 from support.lab import compare
-from support.project import Project
 from support.shop import open_shop
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
@@ -22,30 +19,12 @@ WAIT = 0.02  # seconds until a source answers, if it does
 ROUNDS = 15
 QUERY = "blue lamp"
 CELLS = ("open-shop", "connect", "naive", "pattern", "breaks-errors-mended", "practice-anyio")
-TOP_LEVEL_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
-
-
-def definitions(source: str) -> str:
-    """Return the functions, classes and constants of a cell, without what it runs."""
-
-    def is_kept(one: ast.stmt) -> bool:
-        if isinstance(one, ast.Assign):
-            return all(isinstance(to, ast.Name) and to.id.isupper() for to in one.targets)
-        return isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-
-    cell = compile(source, "<cell>", "exec", flags=TOP_LEVEL_AWAIT)
-    return "\n".join(ast.unparse(one) for one in cell.body if is_kept(one))
 
 
 @pytest.fixture
-async def lesson() -> AsyncGenerator[dict[str, Any]]:
+async def lesson(names_of: Any) -> AsyncGenerator[dict[str, Any]]:
     """Yield the names that the lesson's cells define, with the external API hung."""
-    notebook = nbformat.read(Project.here().lesson("05").path, as_version=4)
-    sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
-    names: dict[str, Any] = {}
-    exec(sources["setup"].removesuffix('start("05")'), names)
-    for cell in CELLS:
-        exec(definitions(sources[cell]), names)
+    names = names_of("05", ("setup", *CELLS), definitions_only=True)
     used = [{"id": 1, "name": f"Used {QUERY}"}]
     engine = names["SearchEngine"]("elasticsearch", latency=WAIT)
     api = names["SearchEngine"]("external_api", documents={"used": used}, latency=WAIT)

@@ -1,6 +1,5 @@
 """How near lesson 07's pools come to their bounds, and what a loan costs beside a pool by hand."""
 
-import ast
 import asyncio
 import functools
 import math
@@ -10,13 +9,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiosqlite
-import nbformat
 import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 
 from support.lab import compare
-from support.project import Project
 from support.shop import Shop, open_shop
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
@@ -30,14 +27,10 @@ LOANS = 200
 
 
 @pytest.fixture
-def burst() -> Any:
+def burst(names_of: Any) -> Any:
     """Return the lesson's ``burst(shop, requests)``."""
-    notebook = nbformat.read(Project.here().lesson("07").path, as_version=4)
-    source = next(cell["source"] for cell in notebook["cells"] if cell["id"] == "naive-xray")
-    defined = [node for node in ast.parse(source).body if isinstance(node, ast.AsyncFunctionDef)]
-    names: dict[str, Any] = {"asyncio": asyncio, "time": time}
-    exec(compile(ast.Module(list(defined), []), "naive-xray", "exec"), names)
-    return names["burst"]
+    cells = ("naive-xray",)
+    return names_of("07", cells, definitions_only=True, asyncio=asyncio, time=time)["burst"]
 
 
 def _waits(size: int) -> int:
