@@ -20,7 +20,8 @@ from support.lab.units import ms
 from support.shop.redis import CourseRedis, open_redis
 
 WORK = 20  # milliseconds that a recorded block takes
-LEASE = 150  # milliseconds
+LEASE = 150  # milliseconds, where it is to end before the work does
+LONG_LEASE = 3_000  # milliseconds, where it is not
 LEASES = 2.9  # how long the work under the lock takes, in leases
 PATIENCE = 6  # how long a block goes on without its lock before it counts as never stopped
 ROUNDS = 3  # tries on a machine that stood still; each has twice the lease
@@ -300,7 +301,7 @@ async def _judge_lock(bench: Bench, redis: CourseRedis, renewed: Callable[..., A
         lease *= 2
     await _judge_loss(bench, redis, renewed, ms(LEASE))
     for end in ("failed", "cancelled"):
-        make = functools.partial(renewed, redis, LOCK, ms(LEASE))
+        make = functools.partial(renewed, redis, LOCK, ms(LONG_LEASE))
         block, ran = await _run(bench, make, end)
         if block.came_out is None:
             raise EXERCISE.wrong("swallows", f"from a block under the lock that {_has(end)}")
@@ -325,9 +326,11 @@ async def _judge_renewal(
     bench: Bench, redis: CourseRedis, renewed: Callable[..., Any], lease: float, *, last: bool
 ) -> bool:
     """Return whether the lock held; False asks for another round: the machine stood still."""
-    watch = _Watch()
+    watch, clock = _Watch(), asyncio.get_running_loop().time
+    ended = clock()
 
     async def works() -> None:
+        nonlocal ended
         watch.code = asyncio.current_task()
         async with _entered(renewed(redis, LOCK, lease)):
             watch.inside = True
@@ -338,6 +341,7 @@ async def _judge_renewal(
             finally:
                 watch.renewals = _renewals(redis) - before
                 watch.inside = False
+                ended = clock()
 
     stopping = asyncio.create_task(_stop_if_endless(redis, lease, watch))
     try:
@@ -345,6 +349,7 @@ async def _judge_renewal(
     finally:
         stopping.cancel()
         await asyncio.wait({stopping})
+    watch.stood_still = max(watch.stood_still, clock() - ended)
     if watch.endless:
         if ran.error is not None:
             let_go(ran.error)
@@ -362,6 +367,10 @@ async def _judge_renewal(
         left = "no end" if watch.longest_lease == math.inf else f"{watch.longest_lease:.2g} s"
         raise EXERCISE.wrong("lease-too-long", f"{left}, the lease being {lease:.2g} s")
     if ran.error is not None:
+        if watch.stood_still > lease / 2 and not last:
+            let_go(ran.error)
+            await redis.delete(LOCK)
+            return False
         raise blame(ran.error)
     await _judge_end(redis, ran, "after a block that has completed")
     return True

@@ -1,6 +1,7 @@
 """The check of lesson 09, with right answers and wrong ones."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
@@ -121,6 +122,22 @@ async def test_right_answers_pass(record: Any, hold: Any) -> None:
     verdict = await check_locks(record, hold, limit=AMPLE)
     assert verdict.passed, verdict.message
     assert verdict.mistake is None
+
+
+async def test_a_machine_that_stands_still_is_not_taken_for_a_lock_that_ends() -> None:
+    leases: list[float] = []
+
+    @asynccontextmanager
+    async def held_up_on_the_way_out(redis: Any, name: str, lease: float) -> AsyncGenerator[None]:
+        leases.append(lease)
+        async with renewed(redis, name, lease):
+            yield
+            if len(leases) == 1:
+                time.sleep(1.2 * lease)  # noqa: ASYNC251 (stands for a machine that does)
+
+    verdict = await check_locks(recorded, held_up_on_the_way_out, limit=AMPLE)
+    assert verdict.passed, verdict.message
+    assert leases[1] == 2 * leases[0]  # another round, with more room
 
 
 async def test_the_check_uses_the_embedded_fake_whatever_redis_url_says(

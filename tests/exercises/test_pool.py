@@ -4,6 +4,7 @@ import asyncio
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,25 @@ async def test_right_answers_pass(make: Make) -> None:
     verdict = await check_pool_settings(make, limit=AMPLE)
     assert verdict.passed, verdict.message
     assert verdict.mistake is None
+
+
+async def test_a_machine_that_stands_still_is_not_taken_for_a_pool_that_sheds() -> None:
+    returned: list[str] = []
+
+    def make(url: str) -> AsyncEngine:
+        engine = create_async_engine(url, pool_size=10, max_overflow=0, pool_timeout=0.45)
+
+        @event.listens_for(engine.sync_engine, "checkin")
+        def stand_still(connection: Any, record: Any) -> None:
+            returned.append(url)
+            if len(returned) == 41:  # forty when the workers were full; the rush has just begun
+                time.sleep(0.6)
+
+        return engine
+
+    verdict = await check_pool_settings(make, limit=AMPLE)
+    assert verdict.passed, verdict.message
+    assert len(returned) > 2 * 40 + 4 * 5  # a second rush
 
 
 def of_another_database(url: str) -> AsyncEngine:
