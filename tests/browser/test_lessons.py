@@ -60,7 +60,8 @@ def test_a_lesson_runs_shows_and_can_be_read(open_lesson: Callable[[str], Page],
     cells = page.evaluate(RUN_ALL)
 
     outputs = [(cell["id"], one) for cell in cells for one in cell["outputs"]]
-    assert [(at, one["evalue"]) for at, one in outputs if one["output_type"] == "error"] == []
+    failed = [(at, one) for at, one in outputs if one["output_type"] == "error"]
+    assert [(at, one["ename"], one["evalue"]) for at, one in failed] == []
     assert [(at, one["text"]) for at, one in outputs if one.get("name") == "stderr"] == []
     assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert [cell["id"] for cell in cells if "claim" in cell["tags"] and not ticks(cell)] == []
