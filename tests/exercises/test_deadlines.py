@@ -1,6 +1,7 @@
 """The check of lesson 05, with right answers and wrong ones."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -363,6 +364,20 @@ async def test_wrong_answers_get_their_hint(mistake: str, search: Search) -> Non
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
     assert asyncio.all_tasks() == before
     kept.clear()
+
+
+async def test_a_machine_that_stands_still_is_not_taken_for_a_budget_that_is_split() -> None:
+    budgets: list[float] = []
+
+    async def search(query: str, sources: Sources, budget: float) -> Any:
+        budgets.append(budget)
+        if len(budgets) == 2:  # the round in which a source hangs
+            asyncio.get_running_loop().call_later(budget / 2, time.sleep, budget)
+        return await gathered(query, sources, budget)
+
+    verdict = await check_search(search, limit=AMPLE)
+    assert verdict.mistake == "bug-leaves-running", verdict.message  # which is what it does wrong
+    assert budgets[2] == 2 * budgets[1]  # another round, with more room
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
