@@ -16,15 +16,14 @@ from support.exercises.checking import check, require_function
 from support.exercises.telling import leaves
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.clients import IN_PROCESS_URL, LoopbackServer, serve
-from support.lab.units import ms
 from support.shop.partners import Supplier
 
 IN_TURN = 6
 AT_ONCE = 8
-LATENCY = 100  # milliseconds, so that requests at once are at once
+MEETING = 1.0  # seconds that requests at once get to meet at the supplier
 STARTING = 5.0  # seconds that a lifespan gets to start, and to stop
 SETTLING = 2.0  # seconds that the server gets to notice a closed connection
-LOOKS = 400  # at its open connections in that time
+LOOKS = 400  # in each of those times
 
 EXERCISE = Exercise(
     lesson="08",
@@ -185,14 +184,26 @@ async def _visited(app: FastAPI, visit: _Visit, server: LoopbackServer, supplier
         visit.started = True
         transport = httpx.ASGITransport(manager.app)
         async with httpx.AsyncClient(transport=transport, base_url=IN_PROCESS_URL) as client:
-            supplier.latency = 0.0
             visit.answers = [await client.get(f"/stock/A{number}") for number in range(IN_TURN)]
             visit.in_turn = server.connections - before
-            supplier.latency = ms(LATENCY)
-            supplier.reset()
-            asking = [client.get(f"/stock/B{number}") for number in range(AT_ONCE)]
-            visit.answers += await asyncio.gather(*asking)
+            visit.answers += await _all_at_once(client, supplier)
     visit.stopped = True
+
+
+async def _all_at_once(client: httpx.AsyncClient, supplier: Supplier) -> list[httpx.Response]:
+    """Ask while the supplier keeps each call waiting, until all have met there or time is up."""
+    supplier.reset()
+    supplier.hang = True
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(client.get(f"/stock/B{number}")) for number in range(AT_ONCE)]
+        try:
+            for _ in range(LOOKS):
+                if supplier.peak_in_flight == AT_ONCE:
+                    break
+                await asyncio.sleep(MEETING / LOOKS)
+        finally:
+            supplier.hang = False
+    return [call.result() for call in calls]
 
 
 def _judge_ended(ran: Ran[Any], visit: _Visit) -> None:
