@@ -350,6 +350,7 @@ async def _judge_renewal(
         stopping.cancel()
         await asyncio.wait({stopping})
     watch.stood_still = max(watch.stood_still, clock() - ended)
+    again = watch.stood_still > lease / 2 and not last
     if watch.endless:
         if ran.error is not None:
             let_go(ran.error)
@@ -360,14 +361,14 @@ async def _judge_renewal(
             raise blame(ran.error) if ran.error is not None else EXERCISE.wrong("not-locked")
         if not watch.renewals:
             raise EXERCISE.wrong("never-renews")
-        if watch.stood_still > lease / 2 and not last:
+        if again:
             return False
         raise EXERCISE.wrong("renews-too-late")
     if watch.longest_lease > GROWN * lease:
         left = "no end" if watch.longest_lease == math.inf else f"{watch.longest_lease:.2g} s"
         raise EXERCISE.wrong("lease-too-long", f"{left}, the lease being {lease:.2g} s")
     if ran.error is not None:
-        if watch.stood_still > lease / 2 and not last:
+        if again:
             let_go(ran.error)
             await redis.delete(LOCK)
             return False
