@@ -25,7 +25,7 @@ def test_a_cell_run_before_the_set_up_cell_gets_one_sentence_and_other_errors_th
     early, zero, started, late, division = errors(
         "await shop.warm()",
         "1 / 0",
-        "from support.lab.session import start; start('02')",
+        "from support.lab.session import start; start()",
         "await shop.warm()",
         "1 / 0",
     )

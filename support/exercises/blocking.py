@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
-from support.exercises.bench import Bench, blame
 from support.exercises.checking import check
+from support.exercises.error_text import leaves
+from support.exercises.sandbox import Sandbox, blame
 from support.exercises.supplier import WAIT, Call, prices_of, summarise, watched
-from support.exercises.telling import leaves
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.clients import in_process
 from support.lab.recording import Recording
@@ -116,7 +116,7 @@ class _Visit:
     error: BaseException | None = None
 
 
-async def _judge(bench: Bench, *, app: Any) -> str:
+async def _judge(sandbox: Sandbox, *, app: Any) -> str:
     if not isinstance(app, Starlette):
         if inspect.iscoroutine(app):
             app.close()
@@ -124,7 +124,7 @@ async def _judge(bench: Bench, *, app: Any) -> str:
     expected, computing = await asyncio.to_thread(_reference)
     visit = _Visit()
     with watched() as calls:
-        ran = await bench.run(lambda: xray(_requests(app, visit), show=False))
+        ran = await sandbox.run(lambda: xray(_requests(app, visit), show=False))
     error = visit.error or ran.error
     if error is not None:
         raise _blame(error, calls)

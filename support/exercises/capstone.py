@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from support.exercises.bench import Bench
 from support.exercises.checking import check
+from support.exercises.sandbox import Sandbox
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.units import ms
 
@@ -143,7 +143,7 @@ async def check_capstone(diagnosis: Any, rates: Any, *, limit: float | None = No
     return await check(functools.partial(_judge, diagnosis=diagnosis, rates=rates), limit=limit)
 
 
-async def _judge(bench: Bench, *, diagnosis: Any, rates: Any) -> str:
+async def _judge(sandbox: Sandbox, *, diagnosis: Any, rates: Any) -> str:
     said = " ".join(diagnosis.lower().split()) if isinstance(diagnosis, str) else ""
     if said in DIAGNOSES:
         raise EXERCISE.wrong(DIAGNOSES[said])
@@ -153,7 +153,7 @@ async def _judge(bench: Bench, *, diagnosis: Any, rates: Any) -> str:
         name = type(rates).__name__
         raise wrong("wrong-type", f"it got {name}; write check_capstone(diagnosis, Rates)")
     for scene in (_all_at_once, _later, _failure, _leaving):
-        ran = await bench.run(lambda scene=scene: scene(rates))
+        ran = await sandbox.run(lambda scene=scene: scene(rates))
         ran.result()
     return (
         "It is one question asked by all: a cache stampede. Now each currency is asked for once, "

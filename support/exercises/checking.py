@@ -1,4 +1,4 @@
-"""How a check runs: the learner's code on a bench, a judge beside it, one line in the end."""
+"""How a check runs: the learner's code in a sandbox, a judge beside it, one line in the end."""
 
 import asyncio
 import gc
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-from support.exercises.bench import Bench
+from support.exercises.sandbox import Sandbox
 from support.exercises.verdicts import Verdict, Wrong, wrong
 from support.lab.display import show_note
 from support.lab.units import ms
@@ -22,18 +22,18 @@ TELLS_ALL = frozenset({"never-ends", "left-running", "cancels-itself", "exits"})
 NEVER_AWAITED = r"coroutine '(?P<name>.*)' was never awaited"
 _never_awaited = re.compile(NEVER_AWAITED).match
 
-Judge = Callable[[Bench], Awaitable[str]]
+Judge = Callable[[Sandbox], Awaitable[str]]
 
 
 async def check(judge: Judge, *, limit: float | None = None) -> Verdict:
-    """Run ``judge`` with a bench, show what it finds as one line, and return it.
+    """Run ``judge`` with a sandbox, show what it finds as one line, and return it.
 
     ``judge`` returns the line for work that passes and raises :class:`Wrong` for work that does
     not. ``limit`` is how long the learner's code may take in all, in seconds; 15 s, at the pace of
     the course, unless given.
 
-    Nothing that the learner's code does raises here; see :mod:`support.exercises.bench` for the one
-    thing that cannot be survived, an endless loop that never awaits. A fault of the judge's own
+    Nothing that the learner's code does raises here; see :mod:`support.exercises.sandbox` for the
+    one thing that cannot be survived, an endless loop that never awaits. A fault of the judge's own
     does raise.
     """
     with _new_garbage_only(), warnings.catch_warnings(record=True) as heard:
@@ -66,8 +66,8 @@ def _new_garbage_only() -> Generator[None]:
 
 async def _verdict(judge: Judge, limit: float) -> Verdict:
     try:
-        async with Bench(limit) as bench:
-            return Verdict(True, await judge(bench))
+        async with Sandbox(limit) as sandbox:
+            return Verdict(True, await judge(sandbox))
     except Wrong as found:
         return Verdict(False, found.message, found.mistake.name)
 

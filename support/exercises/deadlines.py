@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from support.exercises.bench import Bench, Ran, require_awaitable
 from support.exercises.checking import check, require_function
-from support.exercises.telling import leaves
+from support.exercises.error_text import leaves
+from support.exercises.sandbox import Ran, Sandbox, require_awaitable
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
-from support.lab.losses import let_go
+from support.lab.silent_failures import let_go
 from support.lab.units import ms
 
 BUDGET = 300  # milliseconds, where a source hangs
@@ -187,19 +187,19 @@ async def check_search(search_sources: Any, *, limit: float | None = None) -> Ve
     return await check(functools.partial(_judge, search=search_sources), limit=limit)
 
 
-async def _judge(bench: Bench, *, search: Any) -> str:
+async def _judge(sandbox: Sandbox, *, search: Any) -> str:
     search = require_function(search, example="check_search(search_sources)")
-    await _judge_good_day(bench, search)
-    await _judge_hung_source(bench, search)
-    await _judge_failures(bench, search)
-    await _judge_bug(bench, search)
+    await _judge_good_day(sandbox, search)
+    await _judge_hung_source(sandbox, search)
+    await _judge_failures(sandbox, search)
+    await _judge_bug(sandbox, search)
     return (
         "One budget for all three: what comes in time is found, what does not is named, and "
         "nothing runs on."
     )
 
 
-async def _run(bench: Bench, search: Callable[..., Any], round_: _Round) -> Ran[Any]:
+async def _run(sandbox: Sandbox, search: Callable[..., Any], round_: _Round) -> Ran[Any]:
     loop = asyncio.get_running_loop()
     release = loop.call_later(PATIENCE * round_.budget, round_.released.set)
     began = loop.time()
@@ -214,15 +214,15 @@ async def _run(bench: Bench, search: Callable[..., Any], round_: _Round) -> Ran[
             round_.took = loop.time() - began
 
     try:
-        return await bench.run(searched)
+        return await sandbox.run(searched)
     finally:
         release.cancel()
 
 
-async def _judge_good_day(bench: Bench, search: Callable[..., Any]) -> None:
+async def _judge_good_day(sandbox: Sandbox, search: Callable[..., Any]) -> None:
     quick = _after(ms(10))
     round_ = _Round(dict.fromkeys(SOURCES, quick), ms(AMPLE))
-    ran = await _run(bench, search, round_)
+    ran = await _run(sandbox, search, round_)
     if round_.left and ran.error is None:
         raise wrong("left-running", ", ".join(round_.left))
     _compare(ran.result(), HITS, {})
@@ -232,19 +232,19 @@ async def _judge_good_day(bench: Bench, search: Callable[..., Any]) -> None:
         raise EXERCISE.wrong("one-by-one", f"{round_.most_at_once} at once")
 
 
-async def _judge_hung_source(bench: Bench, search: Callable[..., Any]) -> None:
+async def _judge_hung_source(sandbox: Sandbox, search: Callable[..., Any]) -> None:
     for turn in range(TRIES):
-        if await _slow_source_came(bench, search, ms(BUDGET) * 2**turn):
+        if await _slow_source_came(sandbox, search, ms(BUDGET) * 2**turn):
             return
     raise EXERCISE.wrong("budget-split")
 
 
-async def _slow_source_came(bench: Bench, search: Callable[..., Any], budget: float) -> bool:
+async def _slow_source_came(sandbox: Sandbox, search: Callable[..., Any], budget: float) -> bool:
     """Return whether a source that answers within the budget, in seconds, was found."""
     round_ = _Round({}, budget)
     slow = _after(LATE * round_.budget)
     round_.behaviour = {DATABASE: _after(0), ENGINE: slow, API: round_.hang}
-    ran = await _run(bench, search, round_)
+    ran = await _run(sandbox, search, round_)
     if round_.outlasted or round_.took > TOO_LONG * round_.budget:
         raise EXERCISE.wrong("no-budget")
     if _has(ran.error, TimeoutError):
@@ -260,14 +260,14 @@ async def _slow_source_came(bench: Bench, search: Callable[..., Any], budget: fl
     return True
 
 
-async def _judge_failures(bench: Bench, search: Callable[..., Any]) -> None:
+async def _judge_failures(sandbox: Sandbox, search: Callable[..., Any]) -> None:
     round_ = _Round({}, ms(AMPLE))
     round_.behaviour = {
         DATABASE: _after(ms(30)),
         ENGINE: _after(0, SourceUnavailable("the engine is down")),
         API: _after(ms(10), TimeoutError()),
     }
-    ran = await _run(bench, search, round_)
+    ran = await _run(sandbox, search, round_)
     if _has(ran.error, SourceUnavailable):
         _let_go_and_raise(ran, "failure-loses-all")
     if _has(ran.error, TimeoutError):
@@ -279,11 +279,11 @@ async def _judge_failures(bench: Bench, search: Callable[..., Any]) -> None:
     _compare((found, missing), {DATABASE: HITS[DATABASE]}, expected)
 
 
-async def _judge_bug(bench: Bench, search: Callable[..., Any]) -> None:
+async def _judge_bug(sandbox: Sandbox, search: Callable[..., Any]) -> None:
     round_ = _Round({}, ms(BUDGET))
     bug = _after(0, KeyError("name"))
     round_.behaviour = {DATABASE: bug, ENGINE: _after(ms(10)), API: round_.hang}
-    ran = await _run(bench, search, round_)
+    ran = await _run(sandbox, search, round_)
     if ran.error is None:
         raise EXERCISE.wrong("bug-hidden")
     if not _has(ran.error, KeyError):

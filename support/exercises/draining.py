@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.exercises.bench import Bench, require_awaitable
 from support.exercises.checking import check, require_function
-from support.exercises.telling import leaves
+from support.exercises.error_text import leaves
+from support.exercises.sandbox import Sandbox, require_awaitable
 from support.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
 from support.lab.units import ms
 
@@ -148,7 +148,7 @@ async def check_worker(run_worker: Any, *, limit: float | None = None) -> Verdic
     return await check(functools.partial(_judge, run_worker=run_worker), limit=limit)
 
 
-async def _judge(bench: Bench, *, run_worker: Any) -> str:
+async def _judge(sandbox: Sandbox, *, run_worker: Any) -> str:
     run_worker = require_function(run_worker, example="check_worker(run_worker)")
     for trial in (
         _items_come_and_stop,
@@ -159,7 +159,7 @@ async def _judge(bench: Bench, *, run_worker: Any) -> str:
         functools.partial(_cancelled, draining=False),
         functools.partial(_cancelled, draining=True),
     ):
-        ran = await bench.run(functools.partial(trial, functools.partial(_Shift, run_worker)))
+        ran = await sandbox.run(functools.partial(trial, functools.partial(_Shift, run_worker)))
         ran.result()
     return (
         "Drained in order, stopped within the budget, nothing lost and nothing left running: "

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.exercises.bench import Bench, Ran, blame, require_awaitable
 from support.exercises.checking import check, require_function
-from support.exercises.telling import leaves
+from support.exercises.error_text import leaves
+from support.exercises.sandbox import Ran, Sandbox, blame, require_awaitable
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
-from support.lab.losses import let_go
+from support.lab.silent_failures import let_go
 from support.lab.units import ms
 
 EVENT = "user.created"
@@ -216,10 +216,10 @@ Act = Callable[[Any], Awaitable[Any]]
 
 
 class _Stage:
-    """Where scenes are played: each with a bus of its own, on the bench."""
+    """Where scenes are played: each with a bus of its own, on the sandbox."""
 
-    def __init__(self, bench: Bench, make: Callable[..., Any]) -> None:
-        self._bench = bench
+    def __init__(self, sandbox: Sandbox, make: Callable[..., Any]) -> None:
+        self._sandbox = sandbox
         self._make = make
 
     async def play(self, seen: _Seen, *handlers: Handler, act: Act | None = None) -> Ran[Any]:
@@ -234,11 +234,11 @@ class _Stage:
                 bus.subscribe(EVENT, handler)
             await (act or publish)(bus)
 
-        return await self._bench.run(scene)
+        return await self._sandbox.run(scene)
 
 
-async def _judge(bench: Bench, *, bus: Any) -> str:
-    stage = _Stage(bench, _require_class(bus))
+async def _judge(sandbox: Sandbox, *, bus: Any) -> str:
+    stage = _Stage(sandbox, _require_class(bus))
     await _judge_calls(stage)
     await _judge_nobody(stage)
     await _judge_failures(stage)

@@ -20,12 +20,12 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from sqlalchemy import event
 
-from support.exercises.bench import Bench, blame
 from support.exercises.checking import check, require_function
+from support.exercises.error_text import tell
 from support.exercises.lending import lent_shop
-from support.exercises.telling import tell
+from support.exercises.sandbox import Sandbox, blame
 from support.exercises.verdicts import Exercise, Mistake, Verdict
-from support.lab.losses import let_go
+from support.lab.silent_failures import let_go
 from support.shop import Shop
 
 USERS = 96
@@ -205,8 +205,8 @@ class _Reading:
 class _Reader:
     """Reads exports of one shop, and counts the rows that are fetched from its database."""
 
-    def __init__(self, bench: Bench, shop: Shop, export: Callable[..., Any]) -> None:
-        self.bench = bench
+    def __init__(self, sandbox: Sandbox, shop: Shop, export: Callable[..., Any]) -> None:
+        self.sandbox = sandbox
         self.shop = shop
         self.export = export
         self.fetched = 0
@@ -244,7 +244,7 @@ class _Reader:
                 if (close := getattr(pages, "aclose", None)) is not None:
                     await close()
 
-        ran = await self.bench.run(reads)
+        ran = await self.sandbox.run(reads)
         reading.statements = self.shop.statements
         if reading.fault is not None:
             raise reading.fault
@@ -302,13 +302,13 @@ def _row(line: str) -> dict[str, Any]:
     return row
 
 
-async def _judge(bench: Bench, *, export: Any) -> str:
+async def _judge(sandbox: Sandbox, *, export: Any) -> str:
     export = require_function(export, example=EXAMPLE)
-    lending = lent_shop(bench, name="exercise 11", users=USERS, products=0)
+    lending = lent_shop(sandbox, name="exercise 11", users=USERS, products=0)
     async with lending as (shop, sessions):
         await asyncio.to_thread(_prepare, shop.path)
         expected = await asyncio.to_thread(_expected, shop.path)
-        reader = _Reader(bench, shop, lambda page_size: export(sessions, page_size))
+        reader = _Reader(sandbox, shop, lambda page_size: export(sessions, page_size))
         reading = await reader.read(PAGE)
         _judge_rows(reading, expected, await asyncio.to_thread(_instants, shop.path))
         _judge_pages(reading)

@@ -11,9 +11,9 @@ import httpx
 from asgi_lifespan import LifespanManager
 from fastapi import FastAPI
 
-from support.exercises.bench import Bench, Ran, blame
 from support.exercises.checking import check, require_function
-from support.exercises.telling import leaves
+from support.exercises.error_text import leaves
+from support.exercises.sandbox import Ran, Sandbox, blame
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.clients import IN_PROCESS_URL, LoopbackServer, serve
 from support.shop.partners import Supplier
@@ -119,28 +119,28 @@ async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
     return await check(functools.partial(_judge, make_app=make_app), limit=limit)
 
 
-async def _judge(bench: Bench, *, make_app: Any) -> str:
+async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
     make_app = require_function(make_app, example="check_client(make_app)")
     supplier = Supplier()
     async with serve(supplier.app) as server:
         try:
-            app = await _made(bench, make_app, server.url)
-            await _judge_start(bench, app, server, supplier)
-            await _judge_second_start(bench, app, server, supplier)
+            app = await _made(sandbox, make_app, server.url)
+            await _judge_start(sandbox, app, server, supplier)
+            await _judge_second_start(sandbox, app, server, supplier)
         finally:
-            await bench.stop()
+            await sandbox.stop()
     return (
         f"{IN_TURN} requests in turn over one connection, {AT_ONCE} at once without waiting for "
         "each other, and nothing open after two starts and stops."
     )
 
 
-async def _made(bench: Bench, make_app: Callable[[str], Any], url: str) -> FastAPI:
+async def _made(sandbox: Sandbox, make_app: Callable[[str], Any], url: str) -> FastAPI:
     async def make() -> Any:
         app = make_app(url)
         return await app if inspect.isawaitable(app) else app
 
-    app = (await bench.run(make)).result()
+    app = (await sandbox.run(make)).result()
     if app is None:
         raise wrong("not-written", "make_app returned None")
     if not isinstance(app, FastAPI):
@@ -149,10 +149,10 @@ async def _made(bench: Bench, make_app: Callable[[str], Any], url: str) -> FastA
 
 
 async def _judge_start(
-    bench: Bench, app: FastAPI, server: LoopbackServer, supplier: Supplier
+    sandbox: Sandbox, app: FastAPI, server: LoopbackServer, supplier: Supplier
 ) -> None:
     visit = _Visit()
-    ran = await bench.run(lambda: _visited(app, visit, server, supplier))
+    ran = await sandbox.run(lambda: _visited(app, visit, server, supplier))
     if ran.error is not None and _says_closed(ran.error):
         raise EXERCISE.wrong("closed-too-soon")
     _judge_ended(ran, visit)
@@ -165,10 +165,10 @@ async def _judge_start(
 
 
 async def _judge_second_start(
-    bench: Bench, app: FastAPI, server: LoopbackServer, supplier: Supplier
+    sandbox: Sandbox, app: FastAPI, server: LoopbackServer, supplier: Supplier
 ) -> None:
     visit = _Visit()
-    ran = await bench.run(lambda: _visited(app, visit, server, supplier))
+    ran = await sandbox.run(lambda: _visited(app, visit, server, supplier))
     if ran.error is not None and _says_closed(ran.error):
         raise EXERCISE.wrong("dead-on-the-second-start")
     _judge_ended(ran, visit)

@@ -6,17 +6,17 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from support.exercises.bench import Bench
+from support.exercises.sandbox import Sandbox
 from support.shop import Shop, open_shop
 
 
 @contextlib.asynccontextmanager
 async def lent_shop(
-    bench: Bench, *, name: str, users: int, products: int
+    sandbox: Sandbox, *, name: str, users: int, products: int
 ) -> AsyncGenerator[tuple[Shop, async_sessionmaker[AsyncSession]]]:
     """Open a shop of the check's own; yields it, and the sessionmaker to hand to the learner.
 
-    In the end whatever runs on the bench is stopped, and sessions that were left open are closed.
+    In the end whatever runs on the sandbox is stopped, and sessions that were left open are closed.
     """
     opened: list[AsyncSession] = []
 
@@ -34,7 +34,7 @@ async def lent_shop(
                 ),
             )
         finally:
-            await bench.stop()
+            await sandbox.stop()
             for session in opened:
                 with contextlib.suppress(Exception):  # one that was interrupted may refuse
                     await session.close()

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.exercises.bench import Bench, Ran, blame
 from support.exercises.checking import check, require_function
-from support.exercises.telling import leaves
+from support.exercises.error_text import leaves
+from support.exercises.sandbox import Ran, Sandbox, blame
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.units import ms
 
@@ -184,14 +184,14 @@ async def check_process_batch(process_batch: Any, *, limit: float | None = None)
     return await check(functools.partial(_judge, batch=process_batch), limit=limit)
 
 
-async def _judge(bench: Bench, *, batch: Any) -> str:
+async def _judge(sandbox: Sandbox, *, batch: Any) -> str:
     batch = require_function(batch, example="check_process_batch(process_batch)")
     if inspect.isasyncgenfunction(batch):
         raise EXERCISE.wrong("yields")
-    await _judge_order_and_limit(bench, batch)
-    await _judge_failing_item(bench, batch)
-    await _judge_failing_source(bench, batch)
-    await _judge_short_sources(bench, batch)
+    await _judge_order_and_limit(sandbox, batch)
+    await _judge_failing_item(sandbox, batch)
+    await _judge_failing_source(sandbox, batch)
+    await _judge_short_sources(sandbox, batch)
     return (
         f"{ITEMS} items, {LIMIT} at a time, in order, none taken early; an error comes out, and "
         "nothing runs on behind it."
@@ -199,7 +199,7 @@ async def _judge(bench: Bench, *, batch: Any) -> str:
 
 
 async def _ran(
-    bench: Bench,
+    sandbox: Sandbox,
     batch: Callable[..., Any],
     watch: _Watch,
     process_item: Callable[[int], Any],
@@ -211,16 +211,16 @@ async def _ran(
     source = _source(watch, items, fails=fails)
     looking = asyncio.create_task(watch.look_on())
     try:
-        return await bench.run(lambda: batch(source, process_item, limit))
+        return await sandbox.run(lambda: batch(source, process_item, limit))
     finally:
         watch.opened.set()
-        await bench.stop()
+        await sandbox.stop()
         looking.cancel()
         await asyncio.wait({looking})
         await source.aclose()
 
 
-async def _judge_order_and_limit(bench: Bench, batch: Callable[..., Any]) -> None:
+async def _judge_order_and_limit(sandbox: Sandbox, batch: Callable[..., Any]) -> None:
     """Hold the first item until all others have ended, or nothing moves any more."""
     watch = _Watch()
 
@@ -234,7 +234,7 @@ async def _judge_order_and_limit(bench: Bench, batch: Callable[..., Any]) -> Non
             watch.opened.set()
         return _result(number)
 
-    ran = await _ran(bench, batch, watch, process_item, items=ITEMS, limit=LIMIT)
+    ran = await _ran(sandbox, batch, watch, process_item, items=ITEMS, limit=LIMIT)
     _judge_error(ran)
     results = _results(ran)
     if watch.peak > LIMIT:
@@ -251,7 +251,7 @@ async def _judge_order_and_limit(bench: Bench, batch: Callable[..., Any]) -> Non
     _judge_results(results, ITEMS)
 
 
-async def _judge_failing_item(bench: Bench, batch: Callable[..., Any]) -> None:
+async def _judge_failing_item(sandbox: Sandbox, batch: Callable[..., Any]) -> None:
     """Let one item fail while its neighbours are held."""
     watch = _Watch()
 
@@ -266,13 +266,13 @@ async def _judge_failing_item(bench: Bench, batch: Callable[..., Any]) -> None:
         return _result(number)
 
     limit = LIMIT_OF_FAILURE
-    ran = await _ran(bench, batch, watch, process_item, items=ITEMS, limit=limit)
+    ran = await _ran(sandbox, batch, watch, process_item, items=ITEMS, limit=limit)
     if watch.peak > limit:
         raise EXERCISE.wrong("over-the-limit", f"{watch.peak} at once, {limit} were allowed")
     _judge_failure(ran, _ItemError, "an item's", watch)
 
 
-async def _judge_failing_source(bench: Bench, batch: Callable[..., Any]) -> None:
+async def _judge_failing_source(sandbox: Sandbox, batch: Callable[..., Any]) -> None:
     watch = _Watch()
 
     async def process_item(number: int) -> str:
@@ -280,11 +280,11 @@ async def _judge_failing_source(bench: Bench, batch: Callable[..., Any]) -> None
             await asyncio.sleep(ms(1))
         return _result(number)
 
-    ran = await _ran(bench, batch, watch, process_item, items=ITEMS, limit=LIMIT, fails=True)
+    ran = await _ran(sandbox, batch, watch, process_item, items=ITEMS, limit=LIMIT, fails=True)
     _judge_failure(ran, _SourceError, "the source's", watch)
 
 
-async def _judge_short_sources(bench: Bench, batch: Callable[..., Any]) -> None:
+async def _judge_short_sources(sandbox: Sandbox, batch: Callable[..., Any]) -> None:
     """Fewer items than slots, and none."""
     for items in (2, 0):
         watch = _Watch()
@@ -294,7 +294,7 @@ async def _judge_short_sources(bench: Bench, batch: Callable[..., Any]) -> None:
                 await asyncio.sleep(0)
             return _result(number)
 
-        ran = await _ran(bench, batch, watch, process_item, items=items, limit=LIMIT)
+        ran = await _ran(sandbox, batch, watch, process_item, items=items, limit=LIMIT)
         _judge_error(ran)
         _judge_results(_results(ran), items)
 

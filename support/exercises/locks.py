@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from support.exercises.bench import Bench, Ran, blame
 from support.exercises.checking import check, require_function
-from support.exercises.telling import leaves
+from support.exercises.error_text import leaves
+from support.exercises.sandbox import Ran, Sandbox, blame
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
-from support.lab.losses import let_go
+from support.lab.silent_failures import let_go
 from support.lab.units import ms
 from support.shop.redis import CourseRedis, open_redis
 
@@ -167,14 +167,14 @@ async def check_locks(
     return await check(judge, limit=limit)
 
 
-async def _judge(bench: Bench, *, record: Any, renewed: Any) -> str:
+async def _judge(sandbox: Sandbox, *, record: Any, renewed: Any) -> str:
     record, renewed = (require_function(one, example=EXAMPLE) for one in (record, renewed))
-    await _judge_record(bench, record)
+    await _judge_record(sandbox, record)
     async with open_redis("", name="exercise 09") as redis:
         try:
-            await _judge_lock(bench, redis, renewed)
+            await _judge_lock(sandbox, redis, renewed)
         finally:
-            await bench.stop()
+            await sandbox.stop()
     return (
         "Three ends, three records. The lock outlives its lease while the block works, stops it "
         "when it is lost, and is free in the end."
@@ -203,7 +203,7 @@ def _entered(manager: Any) -> Any:
     return manager
 
 
-async def _run(bench: Bench, make: Callable[[], Any], end: str) -> tuple[_Block, Ran[Any]]:
+async def _run(sandbox: Sandbox, make: Callable[[], Any], end: str) -> tuple[_Block, Ran[Any]]:
     """Run a block that ends as ``end`` says inside the context manager that ``make`` returns."""
     block = _Block()
     working = asyncio.Event()
@@ -233,7 +233,7 @@ async def _run(bench: Bench, make: Callable[[], Any], end: str) -> tuple[_Block,
         else:
             block.came_out = task.exception()
 
-    ran = await bench.run(ends)
+    ran = await sandbox.run(ends)
     if ran.error is not None:
         raise blame(ran.error)
     if block.came_out is not None and (not block.entered or not _is_expected(block.came_out, end)):
@@ -250,11 +250,11 @@ def _is_expected(error: BaseException, end: str) -> bool:
 # ---------------------------------------------------------------- the record
 
 
-async def _judge_record(bench: Bench, record: Callable[..., Any]) -> None:
+async def _judge_record(sandbox: Sandbox, record: Callable[..., Any]) -> None:
     for end in ("completed", "failed", "cancelled"):
         records: list[Any] = []
         began = asyncio.get_running_loop().time()
-        block, ran = await _run(bench, functools.partial(record, OPERATION, records), end)
+        block, ran = await _run(sandbox, functools.partial(record, OPERATION, records), end)
         took = asyncio.get_running_loop().time() - began
         if ran.left:
             raise wrong("left-running", ", ".join(ran.left))
@@ -293,16 +293,16 @@ def _has(end: str) -> str:
 # ---------------------------------------------------------------- the lock
 
 
-async def _judge_lock(bench: Bench, redis: CourseRedis, renewed: Callable[..., Any]) -> None:
+async def _judge_lock(sandbox: Sandbox, redis: CourseRedis, renewed: Callable[..., Any]) -> None:
     lease = ms(LEASE)
     for left in reversed(range(ROUNDS)):
-        if await _judge_renewal(bench, redis, renewed, lease, last=not left):
+        if await _judge_renewal(sandbox, redis, renewed, lease, last=not left):
             break
         lease *= 2
-    await _judge_loss(bench, redis, renewed, ms(LEASE))
+    await _judge_loss(sandbox, redis, renewed, ms(LEASE))
     for end in ("failed", "cancelled"):
         make = functools.partial(renewed, redis, LOCK, ms(LONG_LEASE))
-        block, ran = await _run(bench, make, end)
+        block, ran = await _run(sandbox, make, end)
         if block.came_out is None:
             raise EXERCISE.wrong("swallows", f"from a block under the lock that {_has(end)}")
         await _judge_end(redis, ran, f"after a block that {_has(end)}")
@@ -323,7 +323,7 @@ class _Watch:
 
 
 async def _judge_renewal(
-    bench: Bench, redis: CourseRedis, renewed: Callable[..., Any], lease: float, *, last: bool
+    sandbox: Sandbox, redis: CourseRedis, renewed: Callable[..., Any], lease: float, *, last: bool
 ) -> bool:
     """Return whether the lock held; False asks for another round: the machine stood still."""
     watch, clock = _Watch(), asyncio.get_running_loop().time
@@ -345,7 +345,7 @@ async def _judge_renewal(
 
     stopping = asyncio.create_task(_stop_if_endless(redis, lease, watch))
     try:
-        ran = await bench.run(works)
+        ran = await sandbox.run(works)
     finally:
         stopping.cancel()
         await asyncio.wait({stopping})
@@ -411,7 +411,7 @@ async def _look_on(redis: CourseRedis, lease: float, watch: _Watch) -> None:
 
 
 async def _judge_loss(
-    bench: Bench, redis: CourseRedis, renewed: Callable[..., Any], lease: float
+    sandbox: Sandbox, redis: CourseRedis, renewed: Callable[..., Any], lease: float
 ) -> None:
     """Give the lock to another while the block works."""
     stopped = False
@@ -426,7 +426,7 @@ async def _judge_loss(
                 stopped = True
                 raise
 
-    ran = await bench.run(works)
+    ran = await sandbox.run(works)
     kept = await redis.get(LOCK) == ANOTHERS
     await redis.delete(LOCK)
     if not stopped:

@@ -21,8 +21,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from support.exercises.bench import Bench
 from support.exercises.checking import check, require_function
+from support.exercises.sandbox import Sandbox
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.units import ms
 
@@ -249,19 +249,19 @@ async def _standing_still(
         await asyncio.gather(*tasks)
 
 
-async def _judge(bench: Bench, *, make: Any) -> str:
+async def _judge(sandbox: Sandbox, *, make: Any) -> str:
     make = require_function(make, example=EXAMPLE)
     engines: list[AsyncEngine] = []
     with tempfile.TemporaryDirectory(prefix="exercise-07-") as folder:
         path = Path(folder) / "shop.sqlite3"
         url = URL.create("sqlite+aiosqlite", database=str(path)).render_as_string()
         try:
-            (await bench.run(lambda: _make_engines(make, url, engines))).result()
+            (await sandbox.run(lambda: _make_engines(make, url, engines))).result()
             server = _Server()
             workers = [_Worker(one, _queue_pool(one), server) for one in engines]
-            (await bench.run(lambda: _load(workers, server))).result()
+            (await sandbox.run(lambda: _load(workers, server))).result()
         finally:
-            await bench.stop()
+            await sandbox.stop()
             for engine in engines:
                 await engine.dispose()
     return (

@@ -19,10 +19,10 @@ import httpx
 from fastapi import FastAPI, HTTPException
 from sqlalchemy.exc import InvalidRequestError
 
-from support.exercises.bench import Bench, blame, require_awaitable
 from support.exercises.checking import check, require_function
+from support.exercises.error_text import leaves
 from support.exercises.lending import lent_shop
-from support.exercises.telling import leaves
+from support.exercises.sandbox import Sandbox, blame, require_awaitable
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.clients import IN_PROCESS_URL
 from support.lab.trace import is_ours, short_name
@@ -242,15 +242,15 @@ class _Answer:
     left: list[str] = field(default_factory=list)
 
 
-async def _judge(bench: Bench, *, page: Any) -> str:
+async def _judge(sandbox: Sandbox, *, page: Any) -> str:
     page = require_function(page, example="check_product_page(product_page)")
-    lending = lent_shop(bench, name="exercise 02", users=60, products=30)
+    lending = lent_shop(sandbox, name="exercise 02", users=60, products=30)
     async with lending as (shop, sessions):
         product_id = seeded_products(1)[0].id
         expected = await _expected(shop, product_id)
         await shop.warm()
         shop.round_trip = ms(ROUND_TRIP)
-        asker = _Asker(bench, shop, lambda product_id: page(product_id, sessions))
+        asker = _Asker(sandbox, shop, lambda product_id: page(product_id, sessions))
         await _judge_page(asker, product_id, expected)
         await _judge_missing(asker)
         await _judge_failure(asker, product_id)
@@ -354,7 +354,7 @@ async def _judge_failure(asker: "_Asker", product_id: UUID) -> None:
 class _Asker:
     """Asks an app in this process, which serves the learner's ``page``."""
 
-    bench: Bench
+    sandbox: Sandbox
     shop: Shop
     page: Callable[[UUID], Any]
 
@@ -391,7 +391,7 @@ class _Asker:
 
         opening = _open_later(watch.slow)
         try:
-            ran = await self.bench.run(request)
+            ran = await self.sandbox.run(request)
         finally:
             answering.clear()
             if opening is not None:

@@ -19,11 +19,11 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from support.exercises.bench import Bench, Ran, blame, require_awaitable
 from support.exercises.checking import check
-from support.exercises.telling import leaves, tell
+from support.exercises.error_text import leaves, tell
+from support.exercises.sandbox import Ran, Sandbox, blame, require_awaitable
 from support.exercises.verdicts import Exercise, Mistake, Verdict, Wrong, wrong
-from support.lab.losses import let_go
+from support.lab.silent_failures import let_go
 from support.lab.units import ms
 
 Message = MutableMapping[str, Any]
@@ -272,9 +272,9 @@ async def check_request_id(middleware: Any, *, limit: float | None = None) -> Ve
     return await check(functools.partial(_judge, middleware=middleware), limit=limit)
 
 
-async def _judge(bench: Bench, *, middleware: Any) -> str:
+async def _judge(sandbox: Sandbox, *, middleware: Any) -> str:
     _require_middleware(middleware)
-    caller = _Caller(bench, middleware)
+    caller = _Caller(sandbox, middleware)
     await _judge_plain(caller)
     await _judge_callers_id(caller)
     await _judge_absent_headers(caller)
@@ -341,7 +341,7 @@ def _headers(message: Message | None) -> list[tuple[bytes, bytes]]:
 class _Caller:
     """Calls apps that the learner's middleware wraps."""
 
-    bench: Bench
+    sandbox: Sandbox
     middleware: Any
     built: ASGIApp | None = None
 
@@ -374,7 +374,7 @@ class _Caller:
         async def connection() -> None:
             await _speak(wrapped(), scope, incoming, heard)
 
-        ran: Ran[None] = await self.bench.run(connection)
+        ran: Ran[None] = await self.sandbox.run(connection)
         heard.error, heard.left = ran.error, ran.left
         return heard
 
@@ -515,7 +515,7 @@ async def _judge_two_at_once(caller: _Caller) -> None:
             )
         )
 
-    ran = await caller.bench.run(both)
+    ran = await caller.sandbox.run(both)
     ran.result()
     for request_id, each in heard.items():
         if {each.request_id(), _told_by(each)} != {request_id}:

@@ -11,10 +11,10 @@ from uuid import UUID
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from support.exercises.bench import Bench, Ran, blame, require_awaitable
 from support.exercises.checking import check, require_function
+from support.exercises.error_text import leaves
 from support.exercises.lending import lent_shop
-from support.exercises.telling import leaves
+from support.exercises.sandbox import Ran, Sandbox, blame, require_awaitable
 from support.exercises.verdicts import Exercise, Mistake, Verdict
 from support.lab.units import ms
 from support.shop.models import Product
@@ -219,12 +219,12 @@ async def check_import(import_rows: Any, *, limit: float | None = None) -> Verdi
     return await check(functools.partial(_judge, import_rows=import_rows), limit=limit)
 
 
-async def _judge(bench: Bench, *, import_rows: Any) -> str:
+async def _judge(sandbox: Sandbox, *, import_rows: Any) -> str:
     act = require_function(import_rows, example="check_import(import_rows)")
-    async with lent_shop(bench, name="exercise 03", users=1, products=1) as (_, sessions):
-        await _judge_report(bench, act, sessions)
-        await _judge_bug(bench, act, sessions)
-        await _judge_cancellation(bench, act, sessions)
+    async with lent_shop(sandbox, name="exercise 03", users=1, products=1) as (_, sessions):
+        await _judge_report(sandbox, act, sessions)
+        await _judge_bug(sandbox, act, sessions)
+        await _judge_cancellation(sandbox, act, sessions)
     return (
         "Every row has an outcome and every failure a reason, within the limit; a bug reaches the "
         "caller, and a cancellation too."
@@ -235,10 +235,10 @@ def _call(act: Callable[..., Any], stockroom: _Stockroom) -> Any:
     return act(stockroom.rows(), stockroom.add, limit=LIMIT)
 
 
-async def _judge_report(bench: Bench, act: Callable[..., Any], sessions: Sessions) -> None:
+async def _judge_report(sandbox: Sandbox, act: Callable[..., Any], sessions: Sessions) -> None:
     stockroom = _Stockroom(sessions, MIXED)
     await stockroom.prepare()
-    ran = await bench.run(lambda: _call(act, stockroom))
+    ran = await sandbox.run(lambda: _call(act, stockroom))
     _judge_error(ran)
     saved, failed = _parts(ran.result())
     _judge_numbers(saved, failed)
@@ -303,9 +303,9 @@ def _judge_successes(saved: list[int]) -> None:
             raise EXERCISE.wrong("row-missing", f"row {number} is in {told}")
 
 
-async def _judge_bug(bench: Bench, act: Callable[..., Any], sessions: Sessions) -> None:
+async def _judge_bug(sandbox: Sandbox, act: Callable[..., Any], sessions: Sessions) -> None:
     stockroom = _Stockroom(sessions, WITH_A_BUG)
-    ran = await bench.run(lambda: _call(act, stockroom))
+    ran = await sandbox.run(lambda: _call(act, stockroom))
     if ran.error is None:
         raise EXERCISE.wrong("hides-a-bug", "it was a TypeError")
     if not any(isinstance(leaf, _BrokenStockroomError) for leaf in leaves(ran.error)):
@@ -315,7 +315,9 @@ async def _judge_bug(bench: Bench, act: Callable[..., Any], sessions: Sessions) 
         ran.result()
 
 
-async def _judge_cancellation(bench: Bench, act: Callable[..., Any], sessions: Sessions) -> None:
+async def _judge_cancellation(
+    sandbox: Sandbox, act: Callable[..., Any], sessions: Sessions
+) -> None:
     stockroom = _Stockroom(sessions, [WAITING] * (2 * LIMIT))
 
     async def cancelled() -> bool:
@@ -325,6 +327,6 @@ async def _judge_cancellation(bench: Bench, act: Callable[..., Any], sessions: S
         await asyncio.wait({importing}, timeout=ms(PATIENCE))
         return importing.cancelled()
 
-    ran = await bench.run(cancelled)
+    ran = await sandbox.run(cancelled)
     if not ran.result():
         raise EXERCISE.wrong("survives-cancellation")

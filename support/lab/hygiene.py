@@ -9,8 +9,8 @@ from pathlib import Path
 
 from support.lab.display import show_note
 from support.lab.errors import LessonError
-from support.lab.leftovers import PATIENCE, Baseline
-from support.lab.losses import Losses, Unnoticed, collect_garbage, listener
+from support.lab.silent_failures import NotYetTold, SilentFailures, collect_garbage, listener
+from support.lab.still_open import PATIENCE, Baseline
 
 TURNS = 5  # loop turns in which finalisers of async generators and closing transports run
 PAUSE = 0.02  # seconds between two looks
@@ -30,7 +30,7 @@ class Leaked(LessonError, AssertionError):
 
 
 def install(*, temporary: Path | None = None) -> None:
-    """Begin to listen for losses, and take what is there now as the baseline.
+    """Begin to listen for failures, and take what is there now as the baseline.
 
     ``temporary`` is the directory in which new files count as left over. Call it again to begin
     anew: what an earlier run lost or left is forgotten, and is not told later.
@@ -41,17 +41,17 @@ def install(*, temporary: Path | None = None) -> None:
     loop = asyncio.get_running_loop()
     _forget_last_errors()
     listener.install(loop)
-    scratch = Losses()
+    scratch = SilentFailures()
     listener.books.append(scratch)
     try:
         collect_garbage()
-        unnoticed = Unnoticed.find()
+        unnoticed = NotYetTold.find()
         if _baseline is not None:
             unnoticed.without(listener.known).settle()
         listener.known.update([*unnoticed.failed, *unnoticed.unstarted])
     finally:
         listener.books.remove(scratch)
-    listener.books[0] = Losses()
+    listener.books[0] = SilentFailures()
     _baseline = Baseline(loop, temporary)
     listener.disregard(_baseline.tasks)
     _starts += 1
@@ -73,10 +73,11 @@ def _forget_last_errors() -> None:
 
 
 @contextlib.contextmanager
-def caught_leaks() -> Generator[Losses]:
+def caught_leaks() -> Generator[SilentFailures]:
     """Catch what the block loses on purpose; it neither counts against the lesson nor is printed.
 
-    Yields :class:`~support.lab.losses.Losses`; its lists are complete when the block has ended.
+    Yields :class:`~support.lab.silent_failures.SilentFailures`; its lists are complete when the
+    block has ended.
     A task that has failed without being asked, and a coroutine made in the block and not started by
     its end, count although a variable still holds them; such a coroutine is closed.
     """
@@ -88,19 +89,19 @@ def caught_leaks() -> Generator[Losses]:
     listener.install(loop)
     try:
         collect_garbage()  # what was lost before counts as lost before
-        before = Unnoticed.find()
+        before = NotYetTold.find()
         known = listener.known.copy()
         known.update([*before.failed, *before.unstarted])
         del before
-        losses = Losses()
-        listener.books.append(losses)
+        failures = SilentFailures()
+        listener.books.append(failures)
         try:
-            yield losses
+            yield failures
         finally:
             listener.install(loop)  # the block may have replaced a filter or a handler
             collect_garbage()
-            Unnoticed.find().without(known).settle(losses)
-            listener.books[:] = [book for book in listener.books if book is not losses]
+            NotYetTold.find().without(known).settle(failures)
+            listener.books[:] = [book for book in listener.books if book is not failures]
     finally:
         if alone:
             listener.uninstall()
@@ -109,21 +110,21 @@ def caught_leaks() -> Generator[Losses]:
 async def nothing_left_behind() -> None:
     """Show a tick if nothing that came since the set-up is still there, or was lost.
 
-    What is only finishing gets up to a second. Raises :class:`Leaked` naming each leftover, and
+    What is only finishing gets up to a second. Raises :class:`Leaked` naming each thing, and
     LessonError when the set-up cell has not run.
     """
     if _baseline is None:
         raise LessonError("Run the set-up cell first: it notes what was there before the lesson.")
     baseline = _baseline
     if not listener.hears(baseline.loop):
-        listener.book.note("the loop had an exception handler of the lesson: losses went unheard")
+        listener.book.note("the loop had an exception handler of the lesson: failures went unheard")
     listener.install(baseline.loop)
     collect_garbage()
     await _settle_down(baseline)
     collect_garbage()
-    Unnoticed.find().without(listener.known).settle(listener.books[0])
+    NotYetTold.find().without(listener.known).settle(listener.books[0])
     sentences = [
-        *(leftover.sentence for leftover in baseline.leftovers()),
+        *(thing.sentence for thing in baseline.still_open()),
         *listener.book.sentences,
     ]
     if sentences:
@@ -137,7 +138,7 @@ async def _settle_down(baseline: Baseline) -> None:
     for look in itertools.count(1):
         for _ in range(TURNS):
             await asyncio.sleep(0)
-        left = [min(leftover.patience, PATIENCE) for leftover in baseline.leftovers()]
+        left = [min(thing.patience, PATIENCE) for thing in baseline.still_open()]
         if not left or (look > LOOKS and max(left) <= baseline.loop.time() - began):
             return
         await asyncio.sleep(PAUSE)

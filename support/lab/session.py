@@ -24,7 +24,6 @@ from support.lab.errors import LessonError
 from support.lab.units import pace
 
 OLDEST, NEWEST = (3, 11), (3, 13)
-LESSONS = range(14)
 RUN_ABOVE = "menu Run > Run All Above Selected Cell"
 # The frames of an expression at the top level of a cell, besides the cell's own.
 TOP_LEVEL = {"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
@@ -32,20 +31,16 @@ TOP_LEVEL = {"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 _temporary: Path | None = None
 
 
-def start(lesson: str) -> None:
+def start() -> None:
     """Prepare this kernel for a lesson; the first call of each set-up cell.
 
     Checks Python's version, the pace, the event loop and the temporary directory; gives the kernel
     a temporary directory of its own, removed when it exits; lets an interrupt reach a cell that
     only awaits; keeps the machine's proxies out of calls to 127.0.0.1; and notes what is there, for
-    ``nothing_left_behind()``. Call it again at will: each call
-    begins anew.
+    ``nothing_left_behind()``. Call it again at will: each call begins anew.
 
-    Raises ValueError when ``lesson`` is not two digits from ``"00"`` to ``"13"``, and LessonError,
-    with what to do, when a check fails.
+    Raises LessonError, with what to do, when a check fails.
     """
-    if lesson not in {f"{number:02}" for number in LESSONS}:
-        raise ValueError(f'lesson is {lesson!r}; it must be two digits, "00" to "13"')
     _check_python(sys.version_info[:2])
     _check_pace()
     loop = _notebook_loop()

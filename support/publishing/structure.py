@@ -301,7 +301,7 @@ def opening(draft: Draft) -> Iterator[str]:
 
 
 def set_up(draft: Draft) -> Iterator[str]:
-    """One set-up cell, the first code cell, which starts the lesson under its number."""
+    """One set-up cell, the first code cell, which calls `start()`."""
     tagged = [cell for cell in draft.code if "setup" in tags(cell)]
     if len(tagged) != 1 or tagged[0] is not draft.code[0]:
         yield "the first code cell, and no other, must have the tag setup"
@@ -309,9 +309,8 @@ def set_up(draft: Draft) -> Iterator[str]:
     section = draft.section("Set-up")
     if section is not None and tagged[0] not in section.cells:
         yield "the cell with the tag setup must stand under '## Set-up'"
-    call = f'start("{draft.lesson.number}")'
-    if call not in tagged[0]["source"]:
-        yield f"the set-up cell must call {call}"
+    if "start()" not in tagged[0]["source"]:
+        yield "the set-up cell must call start()"
 
 
 def prediction(draft: Draft) -> Iterator[str]:

@@ -91,7 +91,7 @@ def names_of() -> Callable[..., dict[str, Any]]:
         notebook = nbformat.read(Project.here().lesson(number).path, as_version=4)
         sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
         for cell in cells:
-            source = sources[cell].removesuffix(f'start("{number}")')
+            source = sources[cell].removesuffix("start()")
             if definitions_only and cell != "setup":
                 source = _definitions(source)
             exec(source, names)

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from support.project import Project
 
-SET_UP = "import asyncio\nfrom support.lab import claim, nothing_left_behind, start\nstart('02')"
+SET_UP = "import asyncio\nfrom support.lab import claim, nothing_left_behind, start\nstart()"
 LAST = "await nothing_left_behind()"
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from support.exercises import Verdict, bench, checking
-from support.exercises.bench import Bench
+from support.exercises import Verdict, checking, sandbox
 from support.exercises.checking import check, require_function
+from support.exercises.sandbox import Sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -21,8 +21,8 @@ SHORT = 0.3
 
 
 async def verdict_on(act: Callable[[], Any], limit: float = LIMIT) -> Verdict:
-    async def judge(bench: Bench) -> str:
-        (await bench.run(act)).result()
+    async def judge(sandbox: Sandbox) -> str:
+        (await sandbox.run(act)).result()
         return "fine"
 
     return await check(judge, limit=limit)
@@ -42,9 +42,9 @@ async def nothing_stays():
     assert [task for task in left if "TestRunner" not in task] == []
     assert loop.get_task_factory() is factory
     freed.append(True)
-    for abandoned in bench._abandoned:
+    for abandoned in sandbox._abandoned:
         abandoned.close()
-    bench._abandoned.clear()
+    sandbox._abandoned.clear()
     freed.clear()
 
 
@@ -310,7 +310,7 @@ async def test_a_function_is_required() -> None:
         (dict, "wrong-type"),
     ]:
 
-        async def judge(bench: Bench, given: Any = given) -> str:
+        async def judge(sandbox: Sandbox, given: Any = given) -> str:
             require_function(given, example="check_it(fine)")
             return "fine"
 
@@ -339,7 +339,7 @@ async def test_the_callers_cancellation_stops_the_code_and_passes_on() -> None:
 
 
 async def test_a_fault_of_the_judge_raises() -> None:
-    async def judge(bench: Bench) -> str:
+    async def judge(sandbox: Sandbox) -> str:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -313,7 +313,7 @@ class TestHowAServerEnds:
         assert events == ["up", "down"]
 
     async def test_a_connection_that_comes_while_the_server_stops_is_closed(self):
-        with caught_leaks() as losses:
+        with caught_leaks() as failures:
             for _ in range(10):
                 async with serve(an_app()) as server:
                     # busy meanwhile, the server hears of both at once
@@ -321,7 +321,7 @@ class TestHowAServerEnds:
                     late = socket.create_connection((clients.HOST, server.port), timeout=10)
                 with late, contextlib.suppress(ConnectionResetError):  # if it was never accepted
                     assert late.recv(1) == b""
-        assert losses.resource_warnings == []
+        assert failures.resource_warnings == []
 
     async def test_cancelling_the_block_stops_the_server(self):
         events, inside = [], asyncio.Event()

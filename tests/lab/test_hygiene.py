@@ -19,10 +19,10 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from support.lab import hygiene, leftovers
+from support.lab import hygiene, still_open
 from support.lab.clients import serve
 from support.lab.hygiene import Leaked, caught_leaks, nothing_left_behind
-from support.lab.losses import listener
+from support.lab.silent_failures import listener
 
 pytestmark = pytest.mark.anyio
 
@@ -55,8 +55,8 @@ def ticks(monkeypatch):
 @pytest.fixture
 async def lesson(tmp_path, ticks, warned, monkeypatch):
     """A lesson that has begun, with AnyIO's test runner as its host instead of a kernel."""
-    monkeypatch.setattr(leftovers, "TASK_HOSTS", {*leftovers.TASK_HOSTS, "anyio"})
-    monkeypatch.setattr(hygiene, "PATIENCE", 0.2)  # what each leftover costs a failing lesson
+    monkeypatch.setattr(still_open, "TASK_HOSTS", {*still_open.TASK_HOSTS, "anyio"})
+    monkeypatch.setattr(hygiene, "PATIENCE", 0.2)  # what each thing costs a failing lesson
     asyncio.get_running_loop().set_exception_handler(None)
     hygiene.install(temporary=tmp_path)
     yield tmp_path

@@ -35,7 +35,7 @@ async def begun(monkeypatch, tmp_path):
 @pytest.mark.anyio
 class TestStart:
     async def test_it_gives_the_process_a_temporary_directory_of_its_own(self, begun):
-        start("00")
+        start()
         own = Path(tempfile.gettempdir())
         assert own.parent == begun
         assert own.name.startswith(f"fastapi-async-course-{os.getpid()}-")
@@ -48,25 +48,25 @@ class TestStart:
     async def test_a_pace_that_is_none_is_named(self, begun, monkeypatch, pace):
         monkeypatch.setenv("COURSE_PACE", pace)
         with pytest.raises(LessonError, match=f"COURSE_PACE is '{pace}'; it must be a number"):
-            start("00")
+            start()
         assert list(begun.iterdir()) == []
 
     async def test_a_second_start_keeps_the_directory_and_forgives_what_is_in_it(self, begun):
         from support.lab.hygiene import nothing_left_behind
 
-        start("02")
+        start()
         own = tempfile.gettempdir()
         handle, _ = tempfile.mkstemp("export.csv")  # left by a run that stopped half way
         os.close(handle)
-        start("02")
+        start()
         assert tempfile.gettempdir() == own
         assert "export.csv" not in str(await report_of(nothing_left_behind))
 
     async def test_a_directory_that_somebody_removed_is_made_again(self, begun, monkeypatch):
         monkeypatch.setenv("TMPDIR", str(begun))
-        start("00")
+        start()
         os.rmdir(tempfile.gettempdir())
-        start("00")
+        start()
         assert Path(tempfile.gettempdir()).parent == begun
         assert exists(Path(tempfile.gettempdir()))
 
@@ -82,36 +82,31 @@ class TestStart:
         else:
             monkeypatch.setattr(Path, "write_bytes", refuse)
         with pytest.raises(LessonError, match=r"Read-only.*set TMPDIR"):
-            start("00")
-
-    @pytest.mark.parametrize("lesson", ["0", "14", "000", "ab", "", 2, None])
-    async def test_a_lesson_that_is_none_is_refused(self, begun, lesson):
-        with pytest.raises(ValueError, match="two digits"):
-            start(lesson)
+            start()
 
     @pytest.mark.parametrize("version", [(3, 10), (3, 14), (4, 0)])
     async def test_another_python_is_told_in_one_sentence(self, begun, monkeypatch, version):
         monkeypatch.setattr(sys, "version_info", (*version, 0, "final", 0))
         with pytest.raises(LessonError, match=r"needs 3\.11 to 3\.13") as caught:
-            start("00")
+            start()
         assert f"Python {version[0]}.{version[1]};" in str(caught.value)
 
     async def test_another_thread_than_the_main_one_is_refused(self, begun):
         async def elsewhere():
-            start("00")
+            start()
 
         with pytest.raises(LessonError, match="course open"):
             await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
 
     @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
     async def test_the_loop_has_a_signal_handler_so_that_any_signal_wakes_it(self, begun):
-        start("00")
+        start()
         assert asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
 
 
 def test_without_a_loop_it_says_where_a_lesson_runs():
     with pytest.raises(LessonError, match="running event loop"):
-        start("00")
+        start()
 
 
 def exists(folder: Path) -> bool:
@@ -206,14 +201,14 @@ def kernel(tmp_path_factory):
 
 @pytest.fixture
 def lesson(kernel):
-    assert kernel.run("start('00')").status == "ok"
+    assert kernel.run("start()").status == "ok"
     return kernel
 
 
 class TestKernel:
     def test_a_lesson_that_leaves_nothing_passes_twice_in_one_kernel(self, lesson):
         for _ in range(2):
-            lesson.run("start('00')")
+            lesson.run("start()")
             lesson.run("await asyncio.gather(fails(), return_exceptions=True)")
             lesson.run("await asyncio.to_thread(int)")
             reply = lesson.run("await nothing_left_behind()")
@@ -299,7 +294,7 @@ class TestKernel:
         assert "Traceback" not in message
         if cure:
             assert lesson.run(cure).status == "ok"
-        assert lesson.run("start('00')").status == "ok"
+        assert lesson.run("start()").status == "ok"
         reply = lesson.run("await nothing_left_behind()")
         assert (reply.status, reply.errors) == ("ok", [])
 
@@ -322,7 +317,7 @@ class TestKernel:
             "await use()"
         )
         assert failed.status == "error"
-        assert lesson.run("start('00')").status == "ok"
+        assert lesson.run("start()").status == "ok"
         reply = lesson.run("await nothing_left_behind()")
         assert (reply.status, reply.errors) == ("ok", [])
 
@@ -384,7 +379,7 @@ class TestKernel:
             "real = tempfile.mkdtemp\n"
             "def refuse(*a, **k): raise OSError(28, 'No space left on device')\n"
             "finish(); tempfile.mkdtemp = refuse\n"
-            "try:\n    start('00')\nfinally:\n    tempfile.mkdtemp = real"
+            "try:\n    start()\nfinally:\n    tempfile.mkdtemp = real"
         )
         (message,) = reply.errors
         assert message.startswith("LessonError: The temporary directory cannot be written")
@@ -413,7 +408,7 @@ def test_the_private_directory_goes_with_the_kernel(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     kernel = Kernel()
     try:
-        kernel.run("from support.lab.session import start; start('00')")
+        kernel.run("from support.lab.session import start; start()")
         (own,) = tmp_path.glob("fastapi-async-course-*")
         assert own.is_dir()
     finally:
@@ -430,7 +425,7 @@ def a_notebook(*cells: str):
 
 SET_UP = (
     "import asyncio\nfrom support.lab.session import start\n"
-    "from support.lab.hygiene import nothing_left_behind\nstart('00')"
+    "from support.lab.hygiene import nothing_left_behind\nstart()"
 )
 LAST = "await nothing_left_behind()"
 

@@ -53,7 +53,7 @@ SOUND: tuple[tuple[str, str, str], ...] = (
         "| Before | Why |\n|---|---|\n| [01 · Never block the loop](01_blocking.ipynb) | tasks |",
     ),
     ("set-up-title", "markdown", "## Set-up\nThe shop is 50 ms away."),
-    ("set-up", "setup", 'from support.lab import start\n\nstart("02")'),
+    ("set-up", "setup", "from support.lab import start\n\nstart()"),
     ("one-by-one", "markdown", "## One question after another\nEach waits its turn."),
     ("run-one-by-one", "code", "slow = 6"),
     ("predict-title", "markdown", "## Predict\nHow long at best?"),

@@ -134,7 +134,7 @@ BROKEN: list[tuple[str, Change, str]] = [
     ),
     ("set_up", metadata("set-up", tags=[]), "the first code cell, and no other"),
     ("set_up", metadata("run-select", tags=["setup"]), "the first code cell, and no other"),
-    ("set_up", source("set-up", 'start("02")', 'start("01")'), 'must call start("02")'),
+    ("set_up", source("set-up", "start()", "begin()"), "must call start()"),
     ("prediction", source("predict-gather", "predict(", "print("), "calls predict"),
     ("prediction", source("reveal-guess", "guess.reveal(fast)", "fast"), "calls its reveal"),
     (

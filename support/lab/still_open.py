@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from support.lab.losses import describe_task
+from support.lab.silent_failures import describe_task
 from support.lab.trace import is_ours
 
 KERNEL_PACKAGES = {"ipykernel", "IPython", "tornado", "zmq", "jupyter_client", "comm", "debugpy"}
@@ -36,7 +36,7 @@ Address = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Leftover:
+class StillOpen:
     """One thing left over: a sentence, and how many seconds it may take to go by itself."""
 
     sentence: str
@@ -44,7 +44,7 @@ class Leftover:
 
 
 class Baseline:
-    """What is there now; :meth:`leftovers` tells later what has come and not gone."""
+    """What is there now; :meth:`still_open` tells later what has come and not gone."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, temporary: Path | None) -> None:
         self.loop = loop
@@ -58,37 +58,37 @@ class Baseline:
         self.files = set(_names(temporary))
         self.task_factory = loop.get_task_factory()
 
-    def leftovers(self) -> Iterator[Leftover]:
+    def still_open(self) -> Iterator[StillOpen]:
         """Yield what is there now and was not there then."""
         yield from self._tasks()
         yield from self._threads()
         yield from self._sockets()
         for path in _open_files(self.temporary):
             if path not in self.databases:
-                yield Leftover(f"the file {path} is still open: close it, or dispose its engine")
+                yield StillOpen(f"the file {path} is still open: close it, or dispose its engine")
         for child in _children():
             if child.pid not in self.children:
-                yield Leftover(f"child process {child.pid} ({_command(child)}) is still there")
+                yield StillOpen(f"child process {child.pid} ({_command(child)}) is still there")
         for name in _names(self.temporary):
             if name not in self.files:
-                yield Leftover(f"temporary file {name} is still in {self.temporary}")
+                yield StillOpen(f"temporary file {name} is still in {self.temporary}")
         if self.loop.get_task_factory() is not self.task_factory:
             factory = self.loop.get_task_factory()
-            yield Leftover(f"the loop still has a task factory of the lesson: {factory!r}")
+            yield StillOpen(f"the loop still has a task factory of the lesson: {factory!r}")
 
-    def _tasks(self) -> Iterator[Leftover]:
+    def _tasks(self) -> Iterator[StillOpen]:
         current = asyncio.current_task()
         for task in asyncio.all_tasks(self.loop):
             if task is current or task in self.tasks or _package(task) in TASK_HOSTS:
                 continue
             outermost = _frames(task.get_coro())[:1]
             own = any(is_ours(frame.f_code) for frame in outermost) and not task.cancelling()
-            yield Leftover(
+            yield StillOpen(
                 f"{describe_task(task)} is still pending, waiting {_where(task)}",
                 PATIENCE_WITH_A_TASK if own else PATIENCE,
             )
 
-    def _threads(self) -> Iterator[Leftover]:
+    def _threads(self) -> Iterator[StillOpen]:
         frames = sys._current_frames()
         for thread in threading.enumerate():
             frame = frames.get(thread.ident or 0)
@@ -107,9 +107,9 @@ class Baseline:
             else:
                 doing = f", in {_place(frame)}" if frame is not None else ""
                 sentence = f"thread {thread.name} is still running{doing}"
-            yield Leftover(sentence)
+            yield StillOpen(sentence)
 
-    def _sockets(self) -> Iterator[Leftover]:
+    def _sockets(self) -> Iterator[StillOpen]:
         sockets = _sockets()
         listening = {local for local, _, status in sockets if status == psutil.CONN_LISTEN}
         for address in sockets:
@@ -117,11 +117,11 @@ class Baseline:
             if address in self.sockets or local in self.served:
                 continue
             if status == psutil.CONN_LISTEN:
-                yield Leftover(f"a server is still listening on {local}")
+                yield StillOpen(f"a server is still listening on {local}")
             elif remote and local not in listening:
-                yield Leftover(f"a connection from {local} to {remote} is still open ({status})")
+                yield StillOpen(f"a connection from {local} to {remote} is still open ({status})")
             elif not remote and status == psutil.CONN_NONE:
-                yield Leftover(f"a datagram socket is still bound to {local}")
+                yield StillOpen(f"a datagram socket is still bound to {local}")
 
 
 # ---------------------------------------------------------------- tasks

@@ -25,7 +25,7 @@ _DESTROYED = "Task was destroyed but it is pending!"
 
 
 @dataclass
-class Losses:
+class SilentFailures:
     """What was lost.
 
     ``lost_exceptions`` are exceptions of tasks that nobody asked for; ``never_awaited`` names of
@@ -96,14 +96,14 @@ def coroutine_name(coroutine: object) -> str:
 
 
 @dataclass
-class Unnoticed:
+class NotYetTold:
     """What is lost already, though something still holds it, so that Python has not told."""
 
     failed: "list[asyncio.Task[Any]]"
     unstarted: list[CoroutineType]
 
     @classmethod
-    def find(cls) -> "Unnoticed":
+    def find(cls) -> "NotYetTold":
         """Look through all objects that the collector tracks."""
         tasks: list[asyncio.Task[Any]] = []
         fresh: list[CoroutineType] = []
@@ -122,23 +122,23 @@ class Unnoticed:
             unstarted=[coroutine for coroutine in fresh if id(coroutine) not in owned],
         )
 
-    def without(self, known: "weakref.WeakSet[Any]") -> "Unnoticed":
+    def without(self, known: "weakref.WeakSet[Any]") -> "NotYetTold":
         """Return the rest, once those that were ``known`` before are left out."""
-        return Unnoticed(
+        return NotYetTold(
             [task for task in self.failed if task not in known],
             [coroutine for coroutine in self.unstarted if coroutine not in known],
         )
 
-    def settle(self, losses: Losses | None = None) -> None:
-        """Enter these in ``losses``, and let Python know, so that it does not tell again."""
+    def settle(self, failures: SilentFailures | None = None) -> None:
+        """Enter these in ``failures``, and let Python know, so that it does not tell again."""
         for task in self.failed:
             error = task.exception()
-            if losses is not None and error is not None:
-                losses._add_exception(error, describe_task(task))
+            if failures is not None and error is not None:
+                failures._add_exception(error, describe_task(task))
         for coroutine in self.unstarted:
             coroutine.close()
-            if losses is not None:
-                losses._add_coroutine(coroutine.__qualname__)
+            if failures is not None:
+                failures._add_coroutine(coroutine.__qualname__)
 
 
 def collect_garbage() -> None:
@@ -218,7 +218,7 @@ class Listener:
     """Hears every loss in this process from :meth:`install` to :meth:`uninstall`."""
 
     def __init__(self) -> None:
-        self.books = [Losses()]
+        self.books = [SilentFailures()]
         self.known: weakref.WeakSet[Any] = weakref.WeakSet()
         self._earlier: set[tuple[int, str]] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -230,7 +230,7 @@ class Listener:
         self._handler: Callable[..., object] | None = None
 
     @property
-    def book(self) -> Losses:
+    def book(self) -> SilentFailures:
         return self.books[-1]
 
     @property
@@ -262,7 +262,7 @@ class Listener:
         self._warnings.uninstall()
         logging.getLogger("asyncio").removeFilter(self._log)
         self._release_loop()
-        self.books = [Losses()]
+        self.books = [SilentFailures()]
         self.known = weakref.WeakSet()
         self._earlier = set()
         self._handler = None

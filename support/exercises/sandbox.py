@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from support.exercises.telling import leaves, tell
+from support.exercises.error_text import leaves, tell
 from support.exercises.verdicts import Wrong, wrong
-from support.lab.losses import let_go
+from support.lab.silent_failures import let_go
 from support.lab.trace import is_ours, short_name
 
 T = TypeVar("T")
@@ -111,14 +111,14 @@ def _awaiting(coroutine: Any) -> Iterator[Any]:
 
 
 class _Guarded(Coroutine):
-    """A coroutine of the bench: cannot end the loop, and stops when the bench closes."""
+    """A coroutine of the sandbox: cannot end the loop, and stops when the sandbox closes."""
 
-    def __init__(self, wrapped: Coroutine, bench: "Bench") -> None:
+    def __init__(self, wrapped: Coroutine, sandbox: "Sandbox") -> None:
         self.wrapped = wrapped
-        self.bench = bench
+        self.sandbox = sandbox
 
     def send(self, value: Any) -> Any:
-        if self.bench.closed:
+        if self.sandbox.closed:
             self._end()
         try:
             return self.wrapped.send(value)
@@ -126,7 +126,7 @@ class _Guarded(Coroutine):
             raise Exits(tell(error)) from None
 
     def throw(self, *error: Any) -> Any:
-        if self.bench.closed:
+        if self.sandbox.closed:
             self._end()
         try:
             return self.wrapped.throw(*error)
@@ -150,10 +150,10 @@ class _Guarded(Coroutine):
         return getattr(self.wrapped, name)
 
 
-_bench: ContextVar["Bench | None"] = ContextVar("_bench", default=None)
+_sandbox: ContextVar["Sandbox | None"] = ContextVar("_sandbox", default=None)
 
 
-class Bench:
+class Sandbox:
     """An async context manager in which a learner's code runs; :meth:`run` runs it.
 
     ``limit`` is the time that all runs together may take, in seconds.
@@ -189,7 +189,7 @@ class Bench:
     async def run(self, act: Callable[[], Any]) -> Ran[Any]:
         """Call ``act``, await what it returns in a task of its own, and tell how that ended.
 
-        Returns when the task has ended or the bench's time is up, and nothing of it runs any more.
+        Returns when the task has ended or the time is up, and nothing of it runs any more.
         Raises nothing but the caller's own cancellation.
         """
 
@@ -220,7 +220,7 @@ class Bench:
         return [task for task in self._pending() if not _is_cancelled(task)]
 
     async def stop(self) -> None:
-        """End every task of the bench: cancel it, and close it if that does not help.
+        """End every task of the sandbox: cancel it, and close it if that does not help.
 
         Always returns with none of them running.
         """
@@ -248,14 +248,14 @@ class Bench:
 
     def _context(self) -> Context:
         context = copy_context()
-        context.run(_bench.set, self)
+        context.run(_sandbox.set, self)
         return context
 
     def _factory(
         self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
     ) -> "asyncio.Future[Any]":
         context = options.get("context")
-        mine = (_bench.get() if context is None else context.get(_bench)) is self
+        mine = (_sandbox.get() if context is None else context.get(_sandbox)) is self
         if mine:
             coro = _Guarded(coro, self)
         if self._previous is None:
