@@ -1,9 +1,10 @@
 """Every fault that shows without executing a lesson."""
 
 from support.project import CourseError, Lesson, Project
+from support.publishing.draft import Draft
 from support.publishing.notebooks import read_notebook
+from support.publishing.rules import structure_faults
 from support.publishing.saved import saved_faults
-from support.publishing.structure import Draft, structure_faults
 
 
 def check(project: Project, wanted: list[str]) -> str:

@@ -14,8 +14,9 @@ from markdown_it import MarkdownIt
 
 from support import exercises
 from support.project import CourseError, Project
+from support.publishing.draft import Draft, minutes
 from support.publishing.notebooks import read_notebook
-from support.publishing.structure import PRESENTING, Draft, minutes
+from support.publishing.rules.slides import PRESENTING
 
 if TYPE_CHECKING:
     from support.exercises import Exercise, Mistake

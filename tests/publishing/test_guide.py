@@ -6,9 +6,10 @@ import pytest
 
 from support.exercises import ANY_EXERCISE, EXERCISES
 from support.project import CourseError, Project
+from support.publishing.draft import Draft, minutes
 from support.publishing.guide import guide_text, syllabi, write_guide
 from support.publishing.notebooks import read_notebook, write_notebook
-from support.publishing.structure import PRESENTING, Draft, minutes
+from support.publishing.rules.slides import PRESENTING
 
 MINUTES_AT_MOST = {"One hour": 60, "Half a day": 240, "A day": 480}
 
