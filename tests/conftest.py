@@ -22,7 +22,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 class OneAtATime(LoadScopeScheduling):
-    """Keeps all lessons on one worker, since they time things, and all browser tests on one."""
+    """Keeps all lessons on one worker, since they time things, and all browser tests on one.
+
+    `@pytest.mark.xdist_group` would say it, but does nothing under pytest 9.2: see pytest-xdist's
+    issue 1386.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]

@@ -29,6 +29,7 @@ PART_OF_THE_WORK = 0.75  # a step that takes this share of the known work is the
 EXERCISE = Exercise(
     lesson="01",
     check="check_blocking",
+    stub="untouched",
     task="Mend an endpoint that blocks the event loop in two places: one waits, one computes.",
     usual_wrong_prediction=(
         "That a blocking call slows its own request only: most predict one wait for twenty "

@@ -7,6 +7,7 @@ import pytest
 
 from support.project import Lesson, Project
 from support.publishing.draft import Draft, linked_lessons, minutes
+from support.publishing.index import index_faults
 from support.publishing.markdown import links, prose
 from support.publishing.notebooks import read_notebook
 from support.publishing.readme import PICTURE, picture_faults
@@ -69,6 +70,10 @@ def test_the_map_in_lesson_00_names_every_lesson_and_no_other(course: Project) -
     named = linked_lessons(text)
     assert sorted({first.name, *named}) == [lesson.name for lesson in course.lessons()]
     assert len(named) == len(set(named)), "a lesson is named twice in the map"
+
+
+def test_the_tables_that_lead_to_lessons_say_what_lessons_toml_says(course: Project) -> None:
+    assert index_faults(course) == []
 
 
 def test_the_readme_shows_the_picture_that_its_lesson_has_saved(

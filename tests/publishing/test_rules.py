@@ -201,6 +201,7 @@ BROKEN: list[tuple[str, Change, str]] = [
         source("one-by-one", "\nEach waits its turn.", ""),
         "run-one-by-one has no prose",
     ),
+    ("written", source("one-by-one", "Each waits", "TODO: each waits"), "still says TODO"),
     ("wording", source("one-by-one", "Each waits", "Each just waits"), "one-by-one says 'just'"),
     ("wording", source("one-by-one", "Each waits", "Simply, each waits"), "says 'Simply'"),
     ("wording", source("take-away", "[Again]", "[here]"), "a link called 'here'"),

@@ -7,6 +7,7 @@ from support.publishing import markdown
 from support.publishing.draft import Draft, headings
 from support.publishing.rules.rule import Rule
 
+PLACEHOLDER = re.compile(r"\bTODO\b")
 SLIPPERY = re.compile(r"\b(simply|just)\b", re.IGNORECASE)
 VAGUE_LINKS = frozenset({"here", "this", "link", "click here", "this link"})
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]*:")
@@ -21,6 +22,13 @@ def prose_first(draft: Draft) -> Iterator[str]:
             told = says if headings(cell) else told or says
         elif cell["cell_type"] == "code" and not told:
             yield f"{cell['id']} has no prose between its heading and itself"
+
+
+def written(draft: Draft) -> Iterator[str]:
+    """No sentence of the skeleton is left that somebody has to write."""
+    for cell in draft.cells:
+        if PLACEHOLDER.search(cell["source"]):
+            yield f"{cell['id']} still says TODO"
 
 
 def wording(draft: Draft) -> Iterator[str]:
@@ -57,4 +65,4 @@ def relative_links(draft: Draft) -> Iterator[str]:
                 yield f"{cell['id']} links to {target}; there is no such file"
 
 
-RULES: tuple[Rule, ...] = (prose_first, wording, relative_links)
+RULES: tuple[Rule, ...] = (prose_first, written, wording, relative_links)
