@@ -22,8 +22,8 @@ from typing import Any
 
 from support.lab.errors import LessonError
 from support.lab.units import pace
+from support.pythons import TESTED, too_old
 
-OLDEST, NEWEST = (3, 11), (3, 13)
 RUN_ABOVE = "menu Run > Run All Above Selected Cell"
 # The frames of an expression at the top level of a cell, besides the cell's own.
 TOP_LEVEL = {"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
@@ -71,10 +71,9 @@ def finish() -> None:
 
 
 def _check_python(version: tuple[int, ...]) -> None:
-    if not OLDEST <= version <= NEWEST:
-        here, oldest, newest = (".".join(map(str, parts)) for parts in (version, OLDEST, NEWEST))
+    if too_old(version):
         raise LessonError(
-            f"This kernel runs Python {here}; the course needs {oldest} to {newest}: "
+            f"This kernel runs Python {version[0]}.{version[1]}; the course needs {TESTED}: "
             "open the lesson with `course open`."
         )
 
