@@ -29,7 +29,7 @@ try:
     from support.publishing import refresh as refreshing
     from support.publishing import site as publishing
 except ModuleNotFoundError as missing:
-    sys.exit(f"The package {missing.name} is not installed: {INSTALL}.")
+    sys.exit(f"The package {str(missing.name).partition('.')[0]} is not installed: {INSTALL}.")
 
 
 class OneSentence(TyperGroup):
@@ -65,7 +65,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
 
 
 def _show_version(asked: bool) -> None:

@@ -12,6 +12,7 @@ from support import pins
 from support.project import INSTALL, CourseError, Project
 from support.pythons import TESTED, too_old, untested
 
+
 def check_machine(project: Project, jupyter_arguments: list[str]) -> list[str]:
     """Return advice about what may trouble the course on this machine, one line each.
 

@@ -45,7 +45,7 @@ class Project:
         root = Path(__file__).resolve().parents[1]
         if not ((root / "notebooks").is_dir() and (root / "pyproject.toml").is_file()):
             raise CourseError(
-                f"There is no notebooks folder beside {root / 'support'}, so this is no checkout of "
+                f"There is no notebooks folder beside {root / 'support'}: this is no checkout of "
                 f"the course. In one, {INSTALL}."
             )
         return cls(root)

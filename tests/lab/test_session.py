@@ -1,5 +1,6 @@
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from nbclient.exceptions import CellExecutionError
 from support.lab import session
 from support.lab.errors import LessonError
 from support.lab.session import finish, load_ipython_extension, start
+from support.pythons import NEWEST, TESTED
 
 KERNEL_SECONDS = 60
 
