@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from support.pythons import TESTED, too_old
 
-if too_old(sys.version_info):
+if too_old(sys.version_info[:2]):
     # said here, since what follows cannot even be imported
     sys.exit(
         f"This is Python {sys.version_info[0]}.{sys.version_info[1]}; the course needs {TESTED}: "
