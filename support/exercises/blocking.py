@@ -175,7 +175,8 @@ def _blame(error: BaseException, calls: list[Call]) -> Exception:
     if isinstance(leaf, TypeError):
         if "not callable" in str(leaf) and any(call.on_loop for call in calls):
             return EXERCISE.wrong("called-not-passed")
-        if "'await' expression" in str(leaf):
+        # in the words of Python 3.11 to 3.13, and of 3.14 and later
+        if "'await' expression" in str(leaf) or "can't be awaited" in str(leaf):
             return EXERCISE.wrong("awaited-a-plain-function")
     return blame(error)
 

@@ -18,8 +18,7 @@ from typing import Any
 from support import kernel
 from support.lab.errors import LessonError
 from support.lab.units import pace
-
-OLDEST, NEWEST = (3, 11), (3, 13)
+from support.pythons import TESTED, too_old
 
 _temporary: Path | None = None
 
@@ -64,10 +63,9 @@ def finish() -> None:
 
 
 def _check_python(version: tuple[int, ...]) -> None:
-    if not OLDEST <= version <= NEWEST:
-        here, oldest, newest = (".".join(map(str, parts)) for parts in (version, OLDEST, NEWEST))
+    if too_old(version):
         raise LessonError(
-            f"This kernel runs Python {here}; the course needs {oldest} to {newest}: "
+            f"This kernel runs Python {version[0]}.{version[1]}; the course needs {TESTED}: "
             "open the lesson with `course open`."
         )
 

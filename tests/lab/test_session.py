@@ -1,5 +1,6 @@
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from nbclient.exceptions import CellExecutionError
 from support.lab import session
 from support.lab.errors import LessonError
 from support.lab.session import finish, start
+from support.pythons import NEWEST, TESTED
 
 KERNEL_SECONDS = 60
 
@@ -84,12 +86,17 @@ class TestStart:
         with pytest.raises(LessonError, match=r"Read-only.*set TMPDIR"):
             start()
 
-    @pytest.mark.parametrize("version", [(3, 10), (3, 14), (4, 0)])
-    async def test_another_python_is_told_in_one_sentence(self, begun, monkeypatch, version):
+    @pytest.mark.parametrize("version", [(3, 10), (2, 7)])
+    async def test_a_python_too_old_is_told_in_one_sentence(self, begun, monkeypatch, version):
         monkeypatch.setattr(sys, "version_info", (*version, 0, "final", 0))
-        with pytest.raises(LessonError, match=r"needs 3\.11 to 3\.13") as caught:
+        with pytest.raises(LessonError, match=rf"needs {re.escape(TESTED)}: open") as caught:
             start()
         assert f"Python {version[0]}.{version[1]};" in str(caught.value)
+
+    async def test_a_python_newer_than_any_tested_is_let_in(self, begun, monkeypatch):
+        major, minor = NEWEST
+        monkeypatch.setattr(sys, "version_info", (major, minor + 1, 0, "final", 0))
+        start()
 
     async def test_another_thread_than_the_main_one_is_refused(self, begun):
         async def elsewhere():
