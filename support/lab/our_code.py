@@ -71,7 +71,9 @@ def places_of(ours: Packages) -> tuple[str, ...]:
     found: list[str] = []
     for one in listed:
         if isinstance(one, ModuleType):
-            found.extend(_places(one.__name__, getattr(one, "__path__", ()), one.__file__))
+            found.extend(
+                _places(one.__name__, getattr(one, "__path__", ()), getattr(one, "__file__", None))
+            )
         elif isinstance(one, str):
             found.extend(_places_of_name(one))
         else:
