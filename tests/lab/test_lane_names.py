@@ -1,7 +1,7 @@
 """What a library's coroutine says about the request it is for, and a wait about its thread."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
