@@ -19,8 +19,10 @@ def announced(app: ASGIApp) -> ASGIApp:
     """
 
     async def announcing(scope: Message, receive: Callable, send: Callable) -> None:
-        request = request_in(scope)
-        traces = [trace for trace in traces_of_current_task() if _takes(trace, request)]
+        traces = traces_of_current_task()
+        if traces:
+            request = request_in(scope)
+            traces = [trace for trace in traces if _takes(trace, request)]
         if not traces:
             await app(scope, receive, send)
             return

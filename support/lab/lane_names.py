@@ -9,7 +9,7 @@ https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from types import CodeType, CoroutineType, FunctionType, GeneratorType, MethodType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -32,6 +32,7 @@ _ID = re.compile(r"\d+|[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", 
 _REQUEST = re.compile(r"[A-Z]+ /.*")
 
 
+@lru_cache(maxsize=1024)
 def without_ids(path: str) -> str:
     """Return ``path`` without its query and the ids at its end; ids within it become ``…``.
 
@@ -110,13 +111,22 @@ def _sent(name: str, client: Any, names: Mapping[str, Any]) -> str:
         url, base = names.get("url"), _attribute(client, "base_url")
     if not isinstance(method, str) or not method.isalpha() or url is None:
         return ""
+    path = _path(str(url), "" if base is None else str(base))
+    return path and f"{method.upper()} {path}"
+
+
+@lru_cache(maxsize=1024)
+def _path(url: str, base_url: str) -> str:
+    """Return the path of ``url``, which begins below ``base_url`` unless it is a whole address.
+
+    Without ids; "" for what the client will refuse.
+    """
     try:
-        parts = urlsplit(str(url))
-        before = "" if parts.scheme or base is None else urlsplit(str(base)).path
-    except ValueError:  # the client will refuse it
+        parts = urlsplit(url)
+        before = "" if parts.scheme else urlsplit(base_url).path
+    except ValueError:
         return ""
-    path = f"{before.rstrip('/')}/{parts.path.lstrip('/')}"
-    return f"{method.upper()} {without_ids(unquote(path))}"
+    return without_ids(unquote(f"{before.rstrip('/')}/{parts.path.lstrip('/')}"))
 
 
 def work_of(coroutine: Any, is_ours: Callable[[CodeType], bool]) -> tuple[str, bool]:

@@ -222,7 +222,7 @@ class Recorder:
             qualified=name,
             parent=self.trace_of(creator),
             loop=self.loop_number,
-            ours=own or renamed or _asked_for_by_us(self.is_ours),
+            ours=own or renamed or (not request and _asked_for_by_us(self.is_ours)),
             of_anyio=subject is not core,
             request=request,
             inside=inside,
@@ -287,7 +287,7 @@ class Recorder:
         if root_label is TO_BE_READ:
             root_label = ""  # its task is named by it
         trace.outermost = root_label
-        named = bool(root_label)
+        named = bool(root_label or trace.request)
         anchor: Any = root
         anchor_label = root_label
         stack: list[Any] = []
