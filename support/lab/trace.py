@@ -3,7 +3,48 @@
 A task runs in steps: the loop resumes it with ``send`` (or ``throw``), it runs until its next
 suspension, and the loop turns to others. A task factory wraps each new task's coroutine and notes
 when each step began and ended. It uses public API only: ``loop.set_task_factory``, the coroutine
-protocol and ``cr_await``.
+protocol and ``cr_await``::
+
+    loop.create_task(page())
+      |
+      |   _Factory, the task factory, lets each recorder that watches wrap the coroutine
+      v
+    Task ----------------> Traced -------------> driver --------------> page()
+      what the loop          what the task         Recorder._drive,       the coroutine
+      resumes                takes for its         a generator that       that somebody
+                             coroutine             notes the steps        has written
+
+    One step:
+
+    Task                driver                              page()
+      |  send(None)       |                                   |
+      |------------------>|  began = clock()                  |
+      |                   |  send(None)                       |
+      |                   |---------------------------------->|  runs: this is the step
+      |                   |                                   |  and holds the loop
+      |                   |<----------------------------------|  yields a future: suspended
+      |                   |  ended = clock()                  |
+      |                   |  reads the stack of awaits        |
+      |                   |  notes (began, ended, "load")     |
+      |<------------------|  yields the same future           |
+
+    The stack of awaits, from the outside in, and what it is called:
+
+    page()                     ours: it names the lane, "page"
+      .cr_await  gather_rows() ours: noted in the log as a call that began
+      .cr_await  Session.get() a library's: passed over
+      .cr_await  load()        ours and the innermost: "load", the label of the step, names the wait
+      .cr_await  sleep()       asyncio's: passed over
+      .cr_await  a future      the end
+
+``send`` and ``throw`` of a ``Traced`` are the driver's own, so the loop resumes the driver without
+a Python frame in between. An exception that the loop throws, a cancellation for one, goes the same
+way as ``send``. The driver reads the stack after each step, but not all of it: it begins at the
+innermost coroutine of ours that it found last time, as long as that waits still, and a label is
+worked out once for each function. Results and exceptions pass through it unchanged.
+
+A request's lane is named by the task's arguments instead, and a wait for a thread by its own; see
+``lane_names``.
 """
 
 import asyncio
