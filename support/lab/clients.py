@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import re
 import ssl
 import threading
 import traceback
@@ -15,7 +14,9 @@ import httpx
 import uvicorn
 from asgi_lifespan import LifespanManager
 
+from support.lab.announce import announced
 from support.lab.errors import LessonError
+from support.lab.lane_names import without_ids
 
 ASGIApp = Callable[..., Awaitable[None]]
 T = TypeVar("T")
@@ -27,8 +28,6 @@ STARTUP_CANCELLED = 1.0  # seconds that a start gets to end by itself once nobod
 LIFESPAN_SHUTDOWN = 5.0  # seconds that an app's shutdown gets after that
 ACCEPTED_WITHIN = 2  # rounds of a loop: one makes a connection's transport, one its protocol
 FORCED = 5.0  # seconds that cancelled tasks and busy threads get before serve() gives up
-
-_ID = re.compile(r"\d+|[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class ServerDidNotStart(LessonError):
@@ -44,7 +43,7 @@ class ServerDidNotStop(LessonError):
 
 def _client_in_process(app: ASGIApp, *, raise_errors: bool = True) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app, raise_app_exceptions=raise_errors),
+        transport=httpx.ASGITransport(app=announced(app), raise_app_exceptions=raise_errors),
         base_url=IN_PROCESS_URL,
         trust_env=False,
     )
@@ -123,15 +122,8 @@ def _named_request(
             return await client.request(method, path, **options)
 
     coroutine = request()
-    coroutine.__name__ = coroutine.__qualname__ = f"{method} {_without_ids(path)}"
+    coroutine.__name__ = coroutine.__qualname__ = f"{method} {without_ids(path)}"
     return coroutine
-
-
-def _without_ids(path: str) -> str:
-    segments = path.partition("?")[0].strip("/").split("/")
-    while segments and _ID.fullmatch(segments[-1]):
-        segments.pop()
-    return "/" + "/".join("…" if _ID.fullmatch(part) else part for part in segments)
 
 
 def reach_loopback_directly() -> None:
@@ -221,7 +213,7 @@ class LoopbackServer:
     def __init__(self, app: ASGIApp, options: dict[str, Any]) -> None:
         self.port = 0
         self.errors: list[Exception] = []
-        self._app = app
+        self._app = announced(app)
         self._config = uvicorn.Config(
             self._observed, host=HOST, port=0, interface="asgi3", **options
         )

@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+from support.lab.lane_names import is_elsewhere
 from support.lab.trace import Call, TaskTrace
 
 Interval = tuple[float, float]
@@ -41,6 +42,22 @@ class Lane:
     """When it ended; for a pending task, when the recording did."""
     has_children: bool
     library: bool
+    request: str = ""
+    """The request that the task answers or sends, such as ``GET /orders``; else empty.
+
+    A task that a middleware makes for the rest of the app has that of the task around it.
+    """
+    answered: float | None = None
+    """When the last of the response had been sent; None where it was not, or nobody told.
+
+    A lane that goes on after it does what the caller does not wait for: background tasks.
+    """
+    given_name: bool = False
+    """Whether the name is one that somebody gave the task."""
+    folded_into: str = ""
+    """The lane that a library's task, which is not drawn, counts as part of; empty for none."""
+    holds_below: tuple[Interval, ...] = ()
+    """When tasks that fold away into this lane held the loop."""
 
     @property
     def began(self) -> float:
@@ -91,6 +108,17 @@ class Lane:
             last = name
         return found
 
+    @property
+    def turns(self) -> dict[str, list[Interval]]:
+        """The waits that the lane's own name does not tell, by name.
+
+        Empty where the task waits in one coroutine, as it mostly does: that is told by the name of
+        the lane. Not so for a thread's work, or where the task's name was given to it.
+        """
+        turns = {name: spans for name, spans in self.waits.items() if name != self.name}
+        told = len(self.waits) < 2 and not self.given_name
+        return {} if told and not any(is_elsewhere(name) for name in turns) else turns
+
 
 class Recording:
     """The steps of every task of one run. All times are in seconds."""
@@ -117,7 +145,7 @@ class Recording:
         self.error = error
         """The exception that ended the run, if it was one that ``catch`` names; otherwise None."""
         self._result = result
-        self.lanes = tuple(_lanes([trace for trace in traces if trace.steps], start, end))
+        self.lanes = tuple(_lanes([trace for trace in traces if trace.steps], start, end, held))
         """Every task, a parent above its children, in the order of their making."""
 
     @property
@@ -215,7 +243,7 @@ class Recording:
 
     def _holds_where(self, long: Callable[[float], bool]) -> list[Hold]:
         found = [
-            Hold(lane.name, began, ended)
+            Hold(lane.folded_into or lane.name, began, ended)
             for lane in self.lanes
             for began, ended, _ in lane.steps
             if long(ended - began)
@@ -256,7 +284,7 @@ def _peak(spans: Iterable[Interval]) -> int:
     return peak
 
 
-def _lanes(traces: list[TaskTrace], start: float, end: float) -> Iterable[Lane]:
+def _lanes(traces: list[TaskTrace], start: float, end: float, held: float) -> list[Lane]:
     children: dict[int, list[TaskTrace]] = {}
     roots: list[TaskTrace] = []
     known = {id(trace) for trace in traces}
@@ -266,12 +294,24 @@ def _lanes(traces: list[TaskTrace], start: float, end: float) -> Iterable[Lane]:
         else:
             roots.append(trace)
 
-    def lane(trace: TaskTrace, depth: int) -> Lane:
-        own = trace.function if trace.ours else trace.outermost or trace.function
-        mine = [child for child in children.get(id(trace), []) if not _is_library(child)]
+    placed: list[tuple[TaskTrace, int, TaskTrace | None]] = []
+    below: dict[int, list[Interval]] = {}
+    stack: list[tuple[TaskTrace, int, TaskTrace | None]]
+    stack = [(trace, 0, None) for trace in reversed(roots)]
+    while stack:
+        trace, depth, drawn = stack.pop()
+        placed.append((trace, depth, drawn))
+        if trace.library and drawn is not None:
+            holds = [(b - start, e - start) for b, e, _ in trace.steps if e - b >= held]
+            below.setdefault(id(drawn), []).extend(holds)
+        inner, nearest = (depth, drawn) if trace.library else (depth + 1, trace)
+        stack.extend((child, inner, nearest) for child in reversed(children.get(id(trace), [])))
+
+    def lane(trace: TaskTrace, depth: int, drawn: TaskTrace | None) -> Lane:
+        mine = [child for child in children.get(id(trace), []) if not child.library]
         ended = trace.steps[-1][1]
         return Lane(
-            name=trace.given_name or own,
+            name=trace.name,
             depth=depth,
             loop=trace.loop,
             outcome=trace.outcome,
@@ -281,16 +321,12 @@ def _lanes(traces: list[TaskTrace], start: float, end: float) -> Iterable[Lane]:
             changes=trace.changes(),
             until=(max(ended, end) if trace.outcome == "pending" else ended) - start,
             has_children=bool(mine),
-            library=_is_library(trace),
+            library=trace.library,
+            request=trace.request,
+            answered=None if trace.answered is None else trace.answered - start,
+            given_name=bool(trace.given_name),
+            folded_into=drawn.name if trace.library and drawn is not None else "",
+            holds_below=tuple(sorted(below.get(id(trace), []))),
         )
 
-    stack = [(trace, 0) for trace in reversed(roots)]
-    while stack:
-        trace, depth = stack.pop()
-        yield lane(trace, depth)
-        below = depth if _is_library(trace) else depth + 1
-        stack.extend((child, below) for child in reversed(children.get(id(trace), [])))
-
-
-def _is_library(trace: TaskTrace) -> bool:
-    return not (trace.ours or trace.outermost or trace.given_name)
+    return [lane(trace, depth, drawn) for trace, depth, drawn in placed]
