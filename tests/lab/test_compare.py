@@ -190,8 +190,8 @@ class TestErrors:
         async def late() -> None:
             raise httpx.PoolTimeout("no seat")
 
-        async def both() -> list[Any]:
-            return await asyncio.gather(late(), late(), return_exceptions=True)
+        def both() -> Any:
+            return asyncio.gather(late(), late(), return_exceptions=True)
 
         comparison = await compare({"both": both}, repeat=2, show=False)
         assert comparison.errors["both"] == {"PoolTimeout": 4}
