@@ -203,7 +203,7 @@ def _named_request(
         )
 
     async def request() -> httpx.Response:
-        async with in_process(app, lifespan=bool(lifespan)) as client:
+        async with in_process(app) if lifespan else _client_in_process(app) as client:
             return await client.request(method, path, **options)
 
     coroutine = request()
