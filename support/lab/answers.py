@@ -7,6 +7,16 @@ from typing import Any
 FIRST_ERROR = 400  # HTTP's client errors begin here, its server errors at 500: RFC 9110, 15.5, 15.6
 
 
+def status_of(answer: object) -> int | None:
+    """Return the status of an HTTP response, or None for anything else.
+
+    A response is what has a whole number as its ``status_code``, as those of httpx, httpx2 and
+    Starlette do.
+    """
+    status = getattr(answer, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
 @dataclass
 class Answers:
     """How many answers there were, and of which kind the errors among them.
@@ -21,8 +31,7 @@ class Answers:
     def count(self, outcome: object) -> None:
         """Count the answers in ``outcome``: a response, an exception, or a container of such.
 
-        A response is what has a whole number as its ``status_code``, as those of httpx, httpx2 and
-        Starlette do. Lists, tuples, sets and dicts are searched, in each other too.
+        Lists, tuples, sets and dicts are searched, in each other too.
         """
         seen: set[int] = set()
         waiting: list[Any] = [outcome]
@@ -35,7 +44,7 @@ class Answers:
                 if id(one) not in seen:  # a list may hold itself
                     seen.add(id(one))
                     waiting += one.values() if isinstance(one, dict) else one
-            elif isinstance(status := getattr(one, "status_code", None), int):
+            elif (status := status_of(one)) is not None:
                 self.total += 1
                 if status >= FIRST_ERROR:
                     self.errors[status] += 1

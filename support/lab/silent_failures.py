@@ -41,20 +41,20 @@ class SilentFailures:
     destroyed_tasks: list[str] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list, repr=False)
 
-    def add_exception(self, error: BaseException, whose: str) -> None:
+    def _add_exception(self, error: BaseException, whose: str) -> None:
         let_go(error)
         self.lost_exceptions.append(error)
         self.sentences.append(f"{whose} failed with {error!r}, and nothing asked for its result")
 
-    def add_coroutine(self, name: str) -> None:
+    def _add_coroutine(self, name: str) -> None:
         self.never_awaited.append(name)
         self.sentences.append(f"coroutine {name} was never awaited")
 
-    def add_warning(self, message: str, where: str) -> None:
+    def _add_warning(self, message: str, where: str) -> None:
         self.resource_warnings.append(message)
         self.sentences.append(f"ResourceWarning: {message} (noticed at {where})")
 
-    def add_destroyed(self, name: str, whose: str) -> None:
+    def _add_destroyed(self, name: str, whose: str) -> None:
         self.destroyed_tasks.append(name)
         self.sentences.append(f"{whose} was dropped while it still waited: keep a reference to it")
 
@@ -120,10 +120,10 @@ class HeldFailures:
         for task in self.failed:
             error = task.exception()
             if error is not None:
-                failures.add_exception(error, describe_task(task))
+                failures._add_exception(error, describe_task(task))
         for coroutine in self.unstarted:
             coroutine.close()
-            failures.add_coroutine(coroutine.__qualname__)
+            failures._add_coroutine(coroutine.__qualname__)
 
 
 def collect_garbage() -> None:
@@ -153,10 +153,12 @@ class Listener(logging.Filter):
 
     @property
     def book(self) -> SilentFailures:
+        """Where failures are entered now."""
         return self.books[-1]
 
     @property
     def prints(self) -> bool:
+        """Whether what is heard is also printed."""
         return len(self.books) == 1
 
     def install(self) -> None:
@@ -203,12 +205,12 @@ class Listener(logging.Filter):
         whose = f"task {task['name']} ({task['coroutine']})" if task else text.splitlines()[-1]
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            self.book.add_exception(error, whose)
+            self.book._add_exception(error, whose)
         elif text.startswith(_DESTROYED) and task:
             if task["name"] in self._earlier:
                 self._earlier.remove(task["name"])
                 return False
-            self.book.add_destroyed(task["name"], whose)
+            self.book._add_destroyed(task["name"], whose)
         else:
             return True
         return self.prints
@@ -225,9 +227,9 @@ class Listener(logging.Filter):
     ) -> None:
         never_awaited = _NEVER_AWAITED.search(str(message))
         if issubclass(category, ResourceWarning):
-            self.book.add_warning(str(message), f"{filename}:{lineno}")
+            self.book._add_warning(str(message), f"{filename}:{lineno}")
         elif issubclass(category, RuntimeWarning) and never_awaited:
-            self.book.add_coroutine(never_awaited["name"])
+            self.book._add_coroutine(never_awaited["name"])
         else:
             show(message, category, filename, lineno, file, line)
             return
