@@ -64,7 +64,8 @@ def test_the_peak_can_be_read_after_the_memory_is_free_again(measure, hold_until
     assert memory.peak == first
 
 
-def test_what_was_held_before_does_not_count(measure):
+def test_what_was_held_before_does_not_count_nor_a_peak_before(measure):
+    hold(2 * NEED)
     before = bytearray(b"x") * NEED
     with measure() as memory:
         pass
@@ -123,9 +124,10 @@ def test_exact_counts_small_needs_the_same_each_time():
 def test_a_tracer_that_runs_already_is_left_on():
     tracemalloc.start()
     try:
+        hold(NEED)
         with peak_memory(exact=True) as memory:
             hold(50_000)
-        assert memory.peak >= 50_000
+        assert 50_000 <= memory.peak < 60_000
         assert tracemalloc.is_tracing()
     finally:
         tracemalloc.stop()
