@@ -130,13 +130,13 @@ class CountingDatabase(ABC):
         event.listen(self.engine.sync_engine, "checkin", self._on_checkin)
 
     def _on_checkout(
-        self, _connection: object, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
+        self, connection: object, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
     ) -> None:
         with self._lock:
             self._out[id(record)] = record, weakref.ref(proxy)
             self._peak = max(self._peak, len(self._out))
 
-    def _on_checkin(self, _connection: object, record: ConnectionPoolEntry) -> None:
+    def _on_checkin(self, connection: object, record: ConnectionPoolEntry) -> None:
         with self._lock:
             self._out.pop(id(record), None)
         if self._closed:
