@@ -92,8 +92,11 @@ class Shop:
         )
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"round_trip={self.round_trip} s"
-        if not self.closed and not isinstance(self._database, Database):
+        if self.closed:
+            state = "closed"
+        elif isinstance(self._database, Database):
+            state = f"round_trip={self.round_trip} s"
+        else:
             state = f"on a server, as {self._database.name}"
         return f"<Shop {self.name!r}, {state}>"
 

@@ -11,6 +11,7 @@ file.
 from __future__ import annotations
 
 import asyncio
+import re
 import warnings
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -39,6 +40,8 @@ DRIVER: Final = "postgresql+asyncpg"
 _SCHEMES: Final = ("postgresql", "postgres", DRIVER)
 _SAVEPOINTS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK TO")
 _PINGS: Final = "support.shop.pings"
+# A TypeError is a parameter in the URL that asyncpg does not have.
+_REFUSALS: Final = (SQLAlchemyError, OSError, TypeError)
 
 
 def server_url(value: object) -> URL:
@@ -54,7 +57,7 @@ def server_url(value: object) -> URL:
     try:
         url = make_url(value)
     except (ArgumentError, ValueError):
-        raise DatabaseUrlError(value) from None
+        raise DatabaseUrlError(re.sub(r":[^:@/]*@", ":***@", value)) from None
     if url.drivername not in _SCHEMES or not url.host:
         raise DatabaseUrlError(url.render_as_string())
     if find_spec("asyncpg") is None:
@@ -104,17 +107,19 @@ class ServerDatabase(CountingDatabase):
             DatabaseUnavailableError: the server cannot be reached, or refuses (a
                 `ConnectionError`).
         """
+        created = False
         try:
             await self._run(f"CREATE SCHEMA {self.schema}")
+            created = True
             async with self.engine.begin() as connection:
                 await connection.run_sync(Base.metadata.create_all)
                 await _copy(connection, users, products)
-        except (SQLAlchemyError, OSError, TypeError) as error:
-            # A TypeError is a parameter in the URL that asyncpg does not have.
-            await self.close()
-            raise DatabaseUnavailableError(self.url.render_as_string(), _reason(error)) from error
-        except BaseException:
-            await asyncio.shield(self.close())
+        except BaseException as error:
+            if created or isinstance(error, asyncio.CancelledError):
+                await asyncio.shield(self.close())
+            if isinstance(error, _REFUSALS):
+                url = self.url.render_as_string()
+                raise DatabaseUnavailableError(url, _reason(error)) from error
             raise
         self.reset_counters()
 
@@ -138,7 +143,7 @@ class ServerDatabase(CountingDatabase):
                 "SET LOCAL client_min_messages = 'error'",
                 f"DROP SCHEMA IF EXISTS {self.schema} CASCADE",
             )
-        except (SQLAlchemyError, OSError, TypeError) as error:
+        except _REFUSALS as error:
             self._warn(f"the schema {self.schema} could not be dropped: {_reason(error)}")
         if held:
             self._warn(
@@ -205,5 +210,5 @@ async def _copy(connection: AsyncConnection, users: int, products: int) -> None:
 
 def _reason(error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error
-    said = " ".join(str(cause).split()).rpartition("<class ")[2]
-    return said.partition(">: ")[2] or said.rstrip(".") or type(cause).__name__
+    said = re.sub(r"^<class '[^']+'>: ", "", " ".join(str(cause).split()))
+    return said.rstrip(".") or type(cause).__name__
