@@ -33,6 +33,10 @@ back to the pool with its transaction open is rolled back there, for the same tr
 
 A trip waits whole before its statement runs, and takes as long for a megabyte as for a byte.
 
+A connection that is closed in the middle of a write gives SQLite's lock back at once, as a server
+does. Without this module it may not: the standard library's `close` leaves the transaction open as
+long as a cursor of the cancelled statement is alive, which may be until garbage is collected.
+
 One execution in SQLAlchemy is one trip whatever it makes SQLite do: the triggers it fires and the
 statements inside a full-text index add none.
 """
@@ -45,7 +49,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -95,9 +99,9 @@ class _Link:
 
 
 class _Connection(sqlite3.Connection):
-    """A connection for which ending a transaction is a round trip as well.
+    """A connection for which ending a transaction is a round trip, and closing it ends one.
 
-    The driver calls both methods in the connection's own thread. SQLite begins a transaction when
+    The driver calls these methods in the connection's own thread. SQLite begins a transaction when
     something is to be written; a server has one to end after any statement.
     """
 
@@ -112,6 +116,13 @@ class _Connection(sqlite3.Connection):
     def rollback(self) -> None:
         self._end()
         super().rollback()
+
+    def close(self) -> None:
+        # SQLite keeps a closed connection, and the lock of its transaction, for as long as a cursor
+        # is alive: here that of a cancelled statement, until garbage is collected.
+        with suppress(sqlite3.Error):
+            super().rollback()
+        super().close()
 
 
 class Database(CountingDatabase):
