@@ -67,6 +67,7 @@ class CountingDatabase(ABC):
         self._lock = threading.Lock()
         self._closed = False
         self._statements = 0
+        self._round_trips = 0
         self._peak = 0
         self._out: dict[int, tuple[ConnectionPoolEntry, weakref.ref[PoolProxiedConnection]]] = {}
 
@@ -97,7 +98,7 @@ class CountingDatabase(ABC):
     def reset_counters(self) -> None:
         """Count what is sent from 0 again, and `peak_checked_out` from what is in use now."""
         with self._lock:
-            self._statements = 0
+            self._statements = self._round_trips = 0
             self._peak = len(self._out)
 
     async def warm(self, connections: int | None = None) -> None:
@@ -113,6 +114,7 @@ class CountingDatabase(ABC):
         checks.count("connections", connections, at_least=1, at_most=self.pool_size)
         if not self.pooled:
             return
+        before = self._statements, self._round_trips
         peak = self._peak
         opened = [self.engine.connect() for _ in range(connections)]
         try:
@@ -123,6 +125,8 @@ class CountingDatabase(ABC):
                 if connection.sync_connection is not None:
                     await connection.close()
             with self._lock:
+                # A pool with a pre-ping asks connections that are open already.
+                self._statements, self._round_trips = before
                 self._peak = max(peak, len(self._out))
 
     def _listen(self) -> None:

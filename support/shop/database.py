@@ -26,9 +26,9 @@ back to the pool with its transaction open is rolled back there, for the same tr
 - connecting: 2 trips without a password or TLS, more with them;
 - preparing a statement: 1 trip, the first time that a connection meets it;
 - fetching more of a streamed result: a trip for each batch of rows;
-- a statement that the server refuses to parse: 1 trip here never leaves;
-- giving up: asyncpg cancels a statement at the server, by a connection of its own (5 trips more). A
-  statement here runs on to its end, and its connection is closed after it;
+- a statement that does not parse: here it never leaves;
+- giving up: asyncpg cancels the statement at the server, by one more connection, and the pool
+  connects anew. A statement here runs on to its end, and then its connection is closed;
 - transaction control that is written out as a statement, and PRAGMA, which is SQLite's alone.
 
 A trip waits whole before its statement runs, and takes as long for a megabyte as for a byte.
@@ -162,7 +162,6 @@ class Database(CountingDatabase):
             busy_timeout=checks.seconds("busy_timeout", busy_timeout),
             foreign_keys=checks.flag("foreign_keys", foreign_keys),
         )
-        self._round_trips = 0
         self._links: list[_Link] = []
         self.engine: AsyncEngine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(path)), **self._pool_options
@@ -191,12 +190,6 @@ class Database(CountingDatabase):
     def round_trips(self) -> int:
         """Round trips since the last reset: statements, and BEGIN, COMMIT and ROLLBACK."""
         return self._round_trips
-
-    def reset_counters(self) -> None:
-        """Count what is sent from 0 again, and `peak_checked_out` from what is in use now."""
-        super().reset_counters()
-        with self._lock:
-            self._round_trips = 0
 
     async def close(self) -> None:
         """Dispose the engine, close connections still in use, and wait for every thread to end.

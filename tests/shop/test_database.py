@@ -226,6 +226,13 @@ async def test_warming_opens_connections_and_moves_no_counter(database):
         assert threading.active_count() == threads, "no connection more was opened"
 
 
+async def test_warming_again_asks_open_connections_and_moves_no_counter():
+    async with open_shop(name="warm", users=4, pool_pre_ping=True) as shop:
+        await shop.users.count()
+        await shop.warm(2)
+        assert (shop.statements, shop.round_trips, shop.peak_checked_out) == (1, 3, 1)
+
+
 async def test_warming_fills_the_pool_unless_told_otherwise(database):
     await database.warm()
     assert isinstance(database.engine.pool, AsyncAdaptedQueuePool)
