@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import time
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
@@ -16,7 +17,7 @@ from support.shop.models import User
 
 pytestmark = pytest.mark.anyio
 
-CONTENTS = {"users": 40, "products": 10}
+CONTENTS: dict[str, Any] = {"users": 40, "products": 10}
 
 
 async def nothing(shop):
@@ -264,7 +265,7 @@ def busy(shop: Shop) -> str:
     "place", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], ids=str
 )
 async def test_a_cancelled_write_gives_its_lock_back_at_once(place, request):
-    options = {"busy_timeout": 0.3}
+    options: dict[str, Any] = {"busy_timeout": 0.3}
     if place == "postgres":
         options = {"database_url": request.getfixturevalue("postgres_server")}
     async with open_shop(name="locked", **options, **CONTENTS) as shop:
