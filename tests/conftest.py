@@ -168,6 +168,7 @@ def postgres_server(
             "port": port,
             "unix_socket_directories": folder,
             "fsync": "off",
+            "max_connections": 60,
         }
         run("initdb", "--options=--username=postgres --auth=trust --locale=C --encoding=UTF8")
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
