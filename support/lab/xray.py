@@ -4,12 +4,13 @@ import asyncio
 import gc
 import inspect
 import math
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from support.lab.display import show_picture
+from support.lab.marks import check_watch, watching
 from support.lab.recording import Recording
 from support.lab.trace import Recorder, attach, detach, in_scope_of, on_loop, short_name
 from support.lab.units import ms
@@ -35,6 +36,7 @@ async def xray(
     held: float | None = None,
     unfold: bool = True,
     catch: type[BaseException] | tuple[type[BaseException], ...] = (),
+    watch: Mapping[str, Any] | None = None,
     show: bool = True,
 ) -> Recording:
     """Run ``coroutine`` as a task, record each step of it and of the tasks it makes, and draw them.
@@ -47,6 +49,10 @@ async def xray(
         held: a step of at least so many seconds is drawn red: it held the loop; 10 ms unless given.
         unfold: whether a task that waits in several coroutines gets a lane for each below its own.
         catch: exceptions that the experiment is meant to end with: kept as ``recording.error``.
+        watch: locks and slots by name, as in ``{"slot": semaphore}``: lanes show who holds and who
+            queues for them, ``recording.spans("holds slot")`` tells when. Anything with an async
+            ``acquire()`` and a ``release()`` or for ``async with``; a class stands for all of its
+            objects. They are as before once the recording ends.
         show: whether to draw.
 
     Returns:
@@ -54,8 +60,10 @@ async def xray(
 
     Raises:
         TypeError: ``coroutine`` is not a coroutine, ``catch`` names something that is no exception,
-            ``against`` holds something that is no recording, or ``server`` has no loop.
-        ValueError: ``held`` is not above 0, or ``server`` runs on this very loop.
+            ``against`` holds something that is no recording, ``server`` has no loop, or ``watch``
+            names something that can't be watched.
+        ValueError: ``held`` is not above 0, ``server`` runs on this very loop, or ``watch`` names
+            one thing twice.
         Exception: whatever the coroutine raises and ``catch`` does not name.
 
     Tasks that existed before, threads and other processes have no lane. The garbage collector rests
@@ -67,6 +75,8 @@ async def xray(
     above = [against] if isinstance(against, Recording) else against
     try:
         _check_options(threshold, above, server, catch)
+        watch = {} if watch is None else watch
+        check_watch(watch)
     except BaseException:
         coroutine.close()
         raise
@@ -78,7 +88,11 @@ async def xray(
     failure: BaseException | None = None
     root: asyncio.Task[T] | None = None
     try:
-        with _gc_at_rest(), _recording(recorder, server, watched[-1]):
+        with (
+            _gc_at_rest(),
+            _recording(recorder, server, watched[-1]),
+            watching(watch, watched),
+        ):
             root = asyncio.create_task(coroutine, context=in_scope_of(recorder))
             recorder.traces[0].ours = True
             start = perf_counter()
@@ -101,6 +115,7 @@ async def xray(
         unfold=unfold,
         result=result,
         error=failure,
+        watched=watch,
     )
     if show:
         show_xray(*above, recording)
