@@ -100,7 +100,8 @@ def _check_target(name: str, target: Any) -> None:
         )
     if target is kind and kind.__module__.partition(".")[0] in SHARED:
         raise TypeError(
-            f"watch[{name!r}] is the class {kind.__name__}, which libraries use too; watch an object"
+            f"watch[{name!r}] is the class {kind.__name__}, which libraries use too; watch an "
+            "object of it"
         )
 
 
@@ -326,7 +327,7 @@ def _current_task() -> Task | None:
 
 def _is_free(lock: Any) -> bool:
     """Return whether a lock of AnyIO can be had at once: it lets others run once even then."""
-    if isinstance(lock, anyio.Lock):
+    if isinstance(lock, anyio.Lock | anyio.Condition):
         return not lock.locked()
     if isinstance(lock, anyio.Semaphore):
         return lock.value > 0
