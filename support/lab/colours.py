@@ -7,6 +7,8 @@ HELD_BAND = "#fbe4e8"
 INK = "#1c2733"
 QUIET_INK = "#54616f"
 RULE = "#e3e8ee"
+AXIS_LINE = "#8d99a6"
+BRANCH = "#9fb0c3"
 CARD = "#ffffff"
 BAR = "#8db3dd"
 RANGE = "#1f4e79"
@@ -21,6 +23,20 @@ TIMED_OUT_INK = "#a85408"
 MARKED = "#6b3fa0"
 
 ALL = (
-    *(WAITING, RUNNING, HELD, HELD_BAND, INK, QUIET_INK, RULE, CARD, BAR, RANGE, BOUND),
+    *(
+        WAITING,
+        RUNNING,
+        HELD,
+        HELD_BAND,
+        INK,
+        QUIET_INK,
+        RULE,
+        AXIS_LINE,
+        BRANCH,
+        CARD,
+        BAR,
+        RANGE,
+        BOUND,
+    ),
     *(*SERIES, *SPANS, *QUEUES, *HATCHES, TIMED_OUT_INK, MARKED),
 )

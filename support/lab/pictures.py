@@ -22,6 +22,8 @@ from matplotlib.ticker import MaxNLocator
 
 from support.lab.cancels import CANCELLED, NEVER_STARTED, TIMED_OUT
 from support.lab.colours import (
+    AXIS_LINE,
+    BRANCH,
     CARD,
     HATCHES,
     HELD,
@@ -267,7 +269,7 @@ def _panel(
     axes.set_axisbelow(True)
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color("#8d99a6")
+    axes.spines["bottom"].set_color(AXIS_LINE)
     top = 0.0
     extents: dict[int, tuple[float, float]] = {}
     for row in rows:
@@ -308,7 +310,7 @@ def _lane(axes: Axes, row: Row, scale: _Scale, palette: dict[str, int]) -> None:
     parent = row.spawned_by
     if parent is not None and row.group == 1:
         made = row.made * scale.unit
-        axes.plot([made, made], [parent.centre, row.centre], color="#9fb0c3", lw=0.6, zorder=1.5)
+        axes.plot([made, made], [parent.centre, row.centre], color=BRANCH, lw=0.6, zorder=1.5)
     pixel = scale.pixel
     layers = [(merged(row.waiting, pixel if len(row.waiting) > 500 else 0.0), WAITING, 2.0)]
     if _dense(row.running, pixel):
@@ -358,7 +360,7 @@ def _symbols(axes: Axes, rows: list[Row], scale: _Scale) -> None:
         if _waits_for_its_start(row, scale.inch):
             axes.plot(
                 [row.made * scale.unit, row.began * scale.unit], [row.centre, row.centre],
-                color=QUIET_INK if row.group == 1 else "#9fb0c3", lw=1 if row.group == 1 else 0.6,
+                color=QUIET_INK if row.group == 1 else BRANCH, lw=1 if row.group == 1 else 0.6,
                 linestyle=DOTTED, zorder=1.8,
             )  # fmt: skip
         if row.outcome == "pending" and len(row.running):

@@ -152,9 +152,9 @@ def _above(row: Row, wording: Wording, inch: float, across: float) -> list[Word]
 
 def _fits_beside(text: str, ended: float, row: Row, wording: Wording, inch: float) -> bool:
     """Put ``text`` right of a hold that the bar ends with, if there is room; return whether."""
-    if row.ends - ended > 0.01 * inch:
-        return False
     words = wording.words.setdefault(id(row), [])
+    if row.ends - ended > 0.01 * inch or any(word.tone == "held" for word in words):
+        return False
     new = Word(text, row.ends, "held", gap=GAP + _symbol(row))
     after = [word for word in words if word.where == "beside"]
     if row.ends + (new.width + sum(word.width for word in after) + 0.02) * inch > wording.limit:
