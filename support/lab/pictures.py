@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -79,6 +80,7 @@ SOON = 0.06
 
 HOURGLASS = Path([(-1, 1), (1, 1), (-1, -1), (1, -1), (-1, 1)], closed=True)
 Handle = Patch | Line2D
+Line = tuple[tuple[float, float], tuple[float, float]]
 SYMBOLS: dict[str, tuple[str | Path, str]] = {
     CANCELLED: ("X", INK),
     NEVER_STARTED: ("X", INK),
@@ -277,19 +279,14 @@ def _panel(
         first, _ = extents.get(row.loop, (top, top))
         extents[row.loop] = (first, top + row.height)
         top += row.height
+    bars = _Bars()
     for row in rows:
         for began, ended in row.held:
             first, last = extents[row.loop]
-            axes.fill_between(
-                [began * scale.unit, ended * scale.unit],
-                first,
-                last,
-                color=HELD_BAND,
-                linewidth=0,
-                zorder=0.5,
-            )
+            bars.add([(began, ended)], (first, last - first), _Look(0.5, HELD_BAND))
     for row in rows:
-        _lane(axes, row, scale, palette)
+        _lane(bars, row, scale, palette)
+    bars.draw(axes, scale.unit)
     _symbols(axes, rows, scale)
     _labels(axes, rows)
     _answer(axes, recording, scale.unit, scale.limit, inches)
@@ -302,44 +299,70 @@ def _bar(row: Row) -> tuple[float, float]:
     return row.centre - height / 2, height
 
 
-def _lane(axes: Axes, row: Row, scale: _Scale, palette: dict[str, int]) -> None:
-    """Draw one row."""
+class _Look(NamedTuple):
+    level: float
+    colour: str
+    hatch: str = ""
+    """The colour of hatching, if there is any."""
+
+
+class _Bars:
+    """Bars of all rows, kept by their look: one artist each instead of one a row, which is slow."""
+
+    def __init__(self) -> None:
+        self._corners: dict[_Look, list[tuple[float, float, float, float]]] = {}
+
+    def add(self, spans: list[Interval], bar: tuple[float, float], look: _Look) -> None:
+        """Add ``spans`` in seconds; ``bar`` is the top and the height in inches."""
+        top, bottom = bar[0], bar[0] + bar[1]
+        corners = self._corners.setdefault(look, [])
+        corners.extend((began, ended, top, bottom) for began, ended in spans)
+
+    def draw(self, axes: Axes, unit: float) -> None:
+        """Draw them on an axis that counts ``unit`` of its unit a second."""
+        for look, corners in self._corners.items():
+            began, ended, top, bottom = np.array(corners, dtype=float).reshape(-1, 4).T
+            left, right = began * unit, ended * unit
+            points = [(left, top), (left, bottom), (right, bottom), (right, top)]
+            axes.add_collection(
+                PolyCollection(
+                    np.stack([np.column_stack(point) for point in points], axis=1),
+                    facecolor=look.colour, linewidth=0, zorder=look.level,
+                    hatch=HATCH if look.hatch else None, edgecolor=look.hatch or "none",
+                ),
+                autolim=False,
+            )  # fmt: skip
+
+
+def _lane(bars: _Bars, row: Row, scale: _Scale, palette: dict[str, int]) -> None:
+    """Add the bars of one row."""
     if row.heading:
         return
     bar = _bar(row)
-    parent = row.spawned_by
-    if parent is not None and row.group == 1:
-        made = row.made * scale.unit
-        axes.plot([made, made], [parent.centre, row.centre], color=BRANCH, lw=0.6, zorder=1.5)
     pixel = scale.pixel
-    layers = [(merged(row.waiting, pixel if len(row.waiting) > 500 else 0.0), WAITING, 2.0)]
-    if _dense(row.running, pixel):
-        layers.extend((spans, colour, 3.0) for spans, colour in _shaded(row.running, 2 * pixel))
-    else:
-        layers.append((merged(row.running, 2.2 * pixel), RUNNING, 3.0))
-    layers.append((merged(row.held, 2.2 * pixel), HELD, 4.0))
-    for spans, colour, level in layers:
-        _broken(axes, spans, bar, scale, facecolor=colour, linewidth=0, zorder=level)
+    few = len(row.waiting) <= 500
+    bars.add(merged(row.waiting, 0.0 if few else pixel), bar, _Look(2.0, WAITING))
     for name, spans in row.queues.items():
         place = palette[holds(name)]
-        _broken(
-            axes, merged(spans, pixel), bar, scale, facecolor=QUEUES[place],
-            edgecolor=HATCHES[place], hatch=HATCH, linewidth=0, zorder=2.2,
-        )  # fmt: skip
+        bars.add(merged(spans, pixel), bar, _Look(2.2, QUEUES[place], HATCHES[place]))
     for place, (name, spans) in enumerate(row.holds.items()):
         strip = (bar[0] + bar[1] + 0.008 + place * STRIP, STRIP * 0.8)
-        _broken(
-            axes, merged(spans, 2 * pixel), bar if row.group > 1 else strip, scale,
-            facecolor=SPANS[palette[name]], linewidth=0, zorder=2.4,
-        )  # fmt: skip
+        look = _Look(2.4, SPANS[palette[name]])
+        bars.add(merged(spans, 2 * pixel), bar if row.group > 1 else strip, look)
+    if _dense(row.running, pixel):
+        for spans, colour in _shaded(row.running, 2 * pixel):
+            bars.add(spans, bar, _Look(3.0, colour))
+    else:
+        bars.add(merged(row.running, 2.2 * pixel), bar, _Look(3.0, RUNNING))
+    bars.add(merged(row.held, 2.2 * pixel), bar, _Look(4.0, HELD))
 
 
-def _broken(
-    axes: Axes, spans: list[Interval], bar: tuple[float, float], scale: _Scale, **look: Any
-) -> None:
-    if spans:
-        lengths = [(a * scale.unit, (b - a) * scale.unit) for a, b in spans]
-        axes.broken_barh(lengths, bar, **look)
+def _lines_between(axes: Axes, lines: list[Line], **look: Any) -> None:
+    """Draw lines from point to point as one artist."""
+    if lines:
+        nothing = (np.nan, np.nan)
+        across, down = zip(*(p for line in lines for p in (*line, nothing)), strict=True)
+        axes.plot(across, down, **look)
 
 
 def _waits_for_its_start(row: Row, inch: float) -> bool:
@@ -347,22 +370,26 @@ def _waits_for_its_start(row: Row, inch: float) -> bool:
 
 
 def _symbols(axes: Axes, rows: list[Row], scale: _Scale) -> None:
-    """Draw what is no bar: tasks before their start, open ends, marks and failures of thin lanes.
+    """Draw what is no bar: who made whom, tasks before their start, open ends, marks and failures
+    of thin lanes.
 
-    Symbols of one kind and size are one artist: there may be many.
+    Symbols of one kind and size are one artist, and so are lines: there may be many.
     """
+    branches: list[Line] = []
+    late: list[Line] = []
+    thin: list[Line] = []
     points: dict[tuple[Any, str, str, float], list[tuple[float, float]]] = {}
     for row in rows:
         if row.heading or row.slim:
             continue
         top, thickness = _bar(row)
         size = min(max(thickness * 72, 4.5), 7.0)
+        parent = row.spawned_by
+        made, began = row.made * scale.unit, row.began * scale.unit
+        if parent is not None and row.group == 1:
+            branches.append(((made, parent.centre), (made, row.centre)))
         if _waits_for_its_start(row, scale.inch):
-            axes.plot(
-                [row.made * scale.unit, row.began * scale.unit], [row.centre, row.centre],
-                color=QUIET_INK if row.group == 1 else BRANCH, lw=1 if row.group == 1 else 0.6,
-                linestyle=DOTTED, zorder=1.8,
-            )  # fmt: skip
+            (late if row.group == 1 else thin).append(((made, row.centre), (began, row.centre)))
         if row.outcome == "pending" and len(row.running):
             key = (">", WAITING, RUNNING, size)
             points.setdefault(key, []).append((row.until, row.centre))
@@ -372,6 +399,9 @@ def _symbols(axes: Axes, rows: list[Row], scale: _Scale) -> None:
             marker, colour = SYMBOLS.get(mark.text, OWN_SYMBOL)
             height = row.centre if mark.text in SYMBOLS or row.group > 1 else top - POINTER
             points.setdefault((marker, colour, CARD, size), []).append((mark.at, height))
+    _lines_between(axes, branches, color=BRANCH, lw=0.6, zorder=1.5)
+    _lines_between(axes, late, color=QUIET_INK, lw=1, ls=DOTTED, zorder=1.8)
+    _lines_between(axes, thin, color=BRANCH, lw=0.6, ls=DOTTED, zorder=1.8)
     for (marker, colour, edge, size), places in points.items():
         across, down = zip(*places, strict=True)
         axes.plot(
