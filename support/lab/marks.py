@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -131,44 +131,43 @@ class _Watch:
         found = (recorder.trace_of(task) for recorder in self.recorders)
         return next((trace for trace in found if trace is not None), None)
 
-    def steps(self, task: Task | None) -> int:
-        """Return how many steps of ``task`` are recorded: one more for each suspension."""
-        trace = self.trace_of(task)
-        return 0 if trace is None else len(trace.steps)
-
-    def queues(self, task: Task | None) -> Stretch:
-        """Note that ``task`` waits for the thing from now on."""
+    def queues(self, trace: TaskTrace | None) -> Stretch:
+        """Note that the task of ``trace`` waits for the thing from now on."""
         stretch = Stretch(queues_for(self.name), perf_counter())
-        trace = _with_a_lane(self.trace_of(task))
-        if trace is not None:
-            trace.stretches.append(stretch)
+        owner = _with_a_lane(trace)
+        if owner is not None:
+            owner.stretches.append(stretch)
         return stretch
 
-    def forget(self, task: Task | None, stretch: Stretch) -> None:
-        """Take back that ``task`` queued: it was served at once."""
-        trace = _with_a_lane(self.trace_of(task))
-        if trace is not None:
-            trace.stretches.remove(stretch)
+    def forget(self, trace: TaskTrace | None, stretch: Stretch) -> None:
+        """Take back that the task of ``trace`` queued: it was served at once."""
+        owner = _with_a_lane(trace)
+        stretches = owner.stretches if owner is not None else []
+        for place in range(len(stretches) - 1, -1, -1):  # it is among the last
+            if stretches[place] is stretch:
+                del stretches[place]
+                break
 
-    def takes(self, target: Any, task: Task | None) -> None:
-        """Note that ``task`` holds ``target`` from now on."""
-        trace = _with_a_lane(self.trace_of(task))
-        if trace is not None:
+    def takes(self, target: Any, trace: TaskTrace | None) -> None:
+        """Note that the task of ``trace`` holds ``target`` from now on."""
+        owner = _with_a_lane(trace)
+        if owner is not None:
             stretch = Stretch(holds(self.name), perf_counter())
-            trace.stretches.append(stretch)
-            self.held.setdefault(id(target), []).append((trace, stretch))
+            owner.stretches.append(stretch)
+            self.held.setdefault(id(target), []).append((owner, stretch))
 
     def gives_back(self, target: Any, task: Task | None) -> None:
         """Note that ``task`` releases ``target``: its own hold if it has one, else the oldest.
 
         A semaphore may be released by another task than took it, or by a callback, which is none.
         """
-        held = self.held.get(id(target), [])
-        trace = _with_a_lane(self.trace_of(task))
-        own = [place for place, (holder, _) in enumerate(held) if holder is trace]
-        if held and (own or trace is not None or task is None):
-            _, stretch = held.pop(own[-1] if own else 0)
-            stretch.ended = perf_counter()
+        held = self.held.get(id(target))
+        if held:
+            owner = _with_a_lane(self.trace_of(task))
+            own = [place for place, (holder, _) in enumerate(held) if holder is owner]
+            if own or owner is not None or task is None:
+                _, stretch = held.pop(own[-1] if own else 0)
+                stretch.ended = perf_counter()
 
 
 def _with_a_lane(trace: TaskTrace | None) -> TaskTrace | None:
@@ -228,63 +227,90 @@ class _Tap:
         """
 
         async def acquire(lock: Any, *args: Any, **options: Any) -> Any:
-            with self._told(lock) as (subject, task, watches):
-                free = _is_free(subject)
-                queueing = [(watch, watch.queues(task), watch.steps(task)) for watch in watches]
-                taken = False
-                try:
-                    result = await original(*_given(lock), *args, **options)
-                    taken = name == "__aenter__" or result is not False
-                    return result
-                finally:
-                    for watch, stretch, steps in queueing:
-                        stretch.ended = perf_counter()
-                        if free or watch.steps(task) == steps:
-                            watch.forget(task, stretch)
-                        if taken:
-                            watch.takes(subject, task)
+            call = self._begin(lock)
+            if call is None:
+                return await original(*_given(lock), *args, **options)
+            free = _is_free(call.subject)
+            queueing = []
+            for watch in call.watches:
+                trace = watch.trace_of(call.task)
+                steps = 0 if trace is None else len(trace.steps)  # one more for each suspension
+                queueing.append((watch, trace, watch.queues(trace), steps))
+            taken = False
+            try:
+                result = await original(*_given(lock), *args, **options)
+                taken = name == "__aenter__" or result is not False
+                return result
+            finally:
+                self._end(call)
+                for watch, trace, stretch, steps in queueing:
+                    stretch.ended = perf_counter()
+                    if free or (trace is not None and len(trace.steps) == steps):
+                        watch.forget(trace, stretch)
+                    if taken:
+                        watch.takes(call.subject, trace)
 
         def acquire_nowait(lock: Any, *args: Any, **options: Any) -> Any:
-            with self._told(lock) as (subject, task, watches):
-                result = original(*_given(lock), *args, **options)
-                for watch in watches if result is not False else ():
-                    watch.takes(subject, task)
-                return result
+            result = original(*_given(lock), *args, **options)
+            call = self._begin(lock)
+            if call is not None:
+                self._end(call)
+                for watch in call.watches if result is not False else ():
+                    watch.takes(call.subject, watch.trace_of(call.task))
+            return result
+
+        def gives_back(lock: Any) -> _Call | None:
+            call = self._begin(lock)
+            if call is not None:
+                for watch in call.watches:
+                    watch.gives_back(call.subject, call.task)
+            return call
 
         async def release(lock: Any, *args: Any, **options: Any) -> Any:
-            with self._told(lock) as (subject, task, watches):
-                for watch in watches:
-                    watch.gives_back(subject, task)
+            call = gives_back(lock)
+            try:
                 return await original(*_given(lock), *args, **options)
+            finally:
+                self._end(call)
 
         def release_at_once(lock: Any, *args: Any, **options: Any) -> Any:
-            with self._told(lock) as (subject, task, watches):
-                for watch in watches:
-                    watch.gives_back(subject, task)
+            call = gives_back(lock)
+            try:
                 return original(*_given(lock), *args, **options)
+            finally:
+                self._end(call)
 
         waits = inspect.iscoroutinefunction(original)
         if name in TAKING:
             return acquire if waits else acquire_nowait
         return release if waits else release_at_once
 
-    @contextmanager
-    def _told(self, lock: Any) -> Generator[tuple[Any, Task | None, list[_Watch]]]:
-        """Yield what is taken or given back, the current task and the watches to tell.
+    def _begin(self, lock: Any) -> "_Call | None":
+        """Return a call to tell the watches of.
 
-        None is told of a call inside another: ``async with`` calls ``acquire()`` in turn.
+        None for a call inside another: ``async with`` calls ``acquire()`` in turn.
         """
-        subject = self.target if lock is None else lock
-        task = _current_task()
-        inside = (task, id(subject))
-        if inside in self._inside:
-            yield subject, task, []
-            return
-        self._inside.add(inside)
-        try:
-            yield subject, task, list(self.watches)
-        finally:
-            self._inside.discard(inside)
+        call = _Call(_current_task(), self.target if lock is None else lock, self.watches.copy())
+        if call.key in self._inside:
+            return None
+        self._inside.add(call.key)
+        return call
+
+    def _end(self, call: "_Call | None") -> None:
+        if call is not None:
+            self._inside.discard(call.key)
+
+
+class _Call(NamedTuple):
+    """``task`` takes ``subject``, or gives it back."""
+
+    task: Task | None
+    subject: Any
+    watches: list[_Watch]
+
+    @property
+    def key(self) -> tuple[Task | None, int]:
+        return self.task, id(self.subject)
 
 
 _taps: dict[int, _Tap] = {}

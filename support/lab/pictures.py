@@ -326,7 +326,7 @@ class _Bars:
             points = [(left, top), (left, bottom), (right, bottom), (right, top)]
             axes.add_collection(
                 PolyCollection(
-                    np.stack([np.column_stack(point) for point in points], axis=1),
+                    list(np.stack([np.column_stack(point) for point in points], axis=1)),
                     facecolor=look.colour, linewidth=0, zorder=look.level,
                     hatch=HATCH if look.hatch else None, edgecolor=look.hatch or "none",
                 ),
