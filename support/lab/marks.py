@@ -205,7 +205,8 @@ class _Tap:
             for name, method in methods.items():
                 self._replace(kind, name, method)
             return
-        for name in set(names) & vars(target).keys() if hasattr(target, "__dict__") else ():
+        own = vars(target) if hasattr(target, "__dict__") else {}
+        for name in {*TAKING, *GIVING_BACK} & own.keys():
             # asyncio.Condition keeps the methods of its lock as attributes of its own.
             self._replace(target, name, partial(self._method(name, vars(target)[name]), None))
         names_of_kind = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
