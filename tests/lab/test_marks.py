@@ -540,9 +540,9 @@ async def test_those_whom_a_time_out_cancels_are_cancelled_and_not_timed_out() -
             group.create_task(sleeps(), name="b")
 
     recording = await record(main(), catch=TimeoutError)
-    assert [(one.task, one.text) for one in recording.marks] == [
-        ("main", "timed out here"), ("a", "cancelled here"), ("b", "cancelled here"),
-    ]  # fmt: skip
+    marks = {one.task: one.text for one in recording.marks}
+    assert marks == {"main": "timed out here", "a": "cancelled here", "b": "cancelled here"}
+    assert recording.marks[0].task == "main"
     assert recording.timed_out == ["main"]
 
 
