@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+from support.lab.cancels import TIMED_OUT
 from support.lab.lane_names import is_elsewhere
 from support.lab.trace import Call, TaskTrace
 
@@ -24,6 +25,31 @@ class Hold:
     def duration(self) -> float:
         """How long nobody else could run, in seconds."""
         return self.ended - self.began
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What ``task`` did for a time, such as holding a lock. Times in seconds since the start."""
+
+    task: str
+    name: str
+    began: float
+    ended: float
+    """When the recording ended, for what went on."""
+
+    @property
+    def duration(self) -> float:
+        """How long it took, in seconds."""
+        return self.ended - self.began
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What befell ``task`` at one moment: ``at`` is in seconds since the recording began."""
+
+    task: str
+    at: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -58,16 +84,20 @@ class Lane:
     """The lane that a library's task, which is not drawn, counts as part of; empty for none."""
     holds_below: tuple[Interval, ...] = ()
     """When tasks that fold away into this lane held the loop."""
+    made: float = 0.0
+    """When it was created: before its first step."""
+    marks: tuple[Mark, ...] = ()
+    marked_spans: tuple[Span, ...] = ()
 
     @property
     def began(self) -> float:
-        """When the task's first step began."""
-        return self.steps[0][0]
+        """When the task's first step began; for one that took none, when the recording ended."""
+        return self.steps[0][0] if self.steps else self.until
 
     @property
     def ended(self) -> float:
         """When the task's last step ended; for a pending task, the last that was seen."""
-        return self.steps[-1][1]
+        return self.steps[-1][1] if self.steps else self.until
 
     def spans(self, name: str) -> list[Interval]:
         """Return when the task waited in a coroutine called ``name`` or in what that awaited.
@@ -134,6 +164,7 @@ class Recording:
         unfold: bool = True,
         result: Any = None,
         error: BaseException | None = None,
+        watched: Iterable[str] = (),
     ) -> None:
         self.title = title
         self.start = start
@@ -145,8 +176,14 @@ class Recording:
         self.error = error
         """The exception that ended the run, if it was one that ``catch`` names; otherwise None."""
         self._result = result
-        self.lanes = tuple(_lanes([trace for trace in traces if trace.steps], start, end, held))
-        """Every task, a parent above its children, in the order of their making."""
+        self.watched = tuple(watched)
+        """Names of the locks and slots whose holders and queues were watched."""
+        every = tuple(_lanes(list(traces), start, end, held))
+        self.drawn = tuple(lane for lane in every if not lane.library)
+        """The lanes of the picture: :attr:`tasks`, and those that did not come to start."""
+        self.lanes = tuple(lane for lane in every if lane.steps)
+        """Every task that took a step, a parent above its children, in the order of their making.
+        """
 
     @property
     def result(self) -> Any:
@@ -190,6 +227,53 @@ class Recording:
     def pending(self) -> list[str]:
         """Names of the tasks that had not ended when the recording did."""
         return [lane.name for lane in self.tasks if lane.outcome == "pending"]
+
+    @property
+    def not_started(self) -> list[str]:
+        """Names of the tasks that were created but took no step before the recording ended."""
+        return [lane.name for lane in self.drawn if not lane.steps]
+
+    @property
+    def timed_out(self) -> list[str]:
+        """Names of the tasks in which a time-out of their own expired, from the top.
+
+        That is ``asyncio.timeout``, ``wait_for`` or a deadline of an AnyIO scope. The tasks that
+        such a task cancels in turn are not among them.
+        """
+        return [
+            lane.name for lane in self.drawn if any(mark.text == TIMED_OUT for mark in lane.marks)
+        ]
+
+    @property
+    def marks(self) -> list[Mark]:
+        """What befell tasks, by time: cancelled here, timed out here, and what ``mark()`` wrote."""
+        found = [mark for lane in self.drawn for mark in lane.marks]
+        return sorted(found, key=lambda mark: mark.at)
+
+    def spans(self, name: str) -> list[Span]:
+        """Return when tasks did what ``name`` says, by the beginning.
+
+        ``name`` is ``holds NAME`` or ``queues for NAME`` of something that ``xray(..., watch=)``
+        watches, or the text of a ``span()``. Times are in seconds since the recording began.
+
+        Raises ValueError for a name that the recording has not seen.
+        """
+        every = [span for lane in self.drawn for span in lane.marked_spans]
+        known = {span.name for span in every}
+        for watched in self.watched:
+            known |= {holds(watched), queues_for(watched)}
+        if name not in known:
+            seen = ", ".join(sorted(known)) or "none; give xray(..., watch={...}) what to watch"
+            raise ValueError(f"name is {name!r}; this recording has the spans {seen}")
+        return sorted((span for span in every if span.name == name), key=lambda span: span.began)
+
+    def peak_of(self, name: str) -> int:
+        """Return how many spans called ``name`` there were at once, at most.
+
+        ``peak_of("holds slot")`` is how many slots were taken at once. Raises ValueError for a name
+        that the recording has not seen.
+        """
+        return _peak((span.began, span.ended) for span in self.spans(name))
 
     @property
     def steps(self) -> int:
@@ -262,6 +346,16 @@ class Recording:
         return f"<Recording {self.title!r}: {len(self.tasks)} tasks, {milliseconds:.0f} ms>"
 
 
+def holds(name: str) -> str:
+    """Return what the spans of those are called that hold ``name``."""
+    return f"holds {name}"
+
+
+def queues_for(name: str) -> str:
+    """Return what the spans of those are called that wait until they hold ``name``."""
+    return f"queues for {name}"
+
+
 def _joined(spans: Iterable[Interval]) -> list[Interval]:
     """Return ``spans`` by their beginning, those that overlap as one."""
     joined: list[Interval] = []
@@ -308,10 +402,14 @@ def _lanes(traces: list[TaskTrace], start: float, end: float, held: float) -> li
         stack.extend((child, inner, nearest) for child in reversed(children.get(id(trace), [])))
 
     def lane(trace: TaskTrace, depth: int, drawn: TaskTrace | None) -> Lane:
-        mine = [child for child in children.get(id(trace), []) if not child.library]
-        ended = trace.steps[-1][1]
+        started = [child for child in children.get(id(trace), []) if child.steps]
+        mine = [child for child in started if not child.library]
+        ended = trace.steps[-1][1] if trace.steps else end
+        until = max(ended, end) if trace.outcome == "pending" else ended
+        began = trace.steps[0][0] if trace.steps else end
+        name = trace.name
         return Lane(
-            name=trace.name,
+            name=name,
             depth=depth,
             loop=trace.loop,
             outcome=trace.outcome,
@@ -319,7 +417,7 @@ def _lanes(traces: list[TaskTrace], start: float, end: float, held: float) -> li
             steps=tuple((b - start, e - start, label) for b, e, label in trace.steps),
             calls=tuple(trace.calls()),
             changes=trace.changes(),
-            until=(max(ended, end) if trace.outcome == "pending" else ended) - start,
+            until=until - start,
             has_children=bool(mine),
             library=trace.library,
             request=trace.request,
@@ -327,6 +425,17 @@ def _lanes(traces: list[TaskTrace], start: float, end: float, held: float) -> li
             given_name=bool(trace.given_name),
             folded_into=drawn.name if trace.library and drawn is not None else "",
             holds_below=tuple(sorted(below.get(id(trace), []))),
+            made=(began if trace.made is None else trace.made) - start,
+            marks=tuple(Mark(name, at - start, text) for at, text in trace.marks),
+            marked_spans=tuple(
+                Span(
+                    name,
+                    stretch.name,
+                    stretch.began - start,
+                    (max(until, end) if stretch.ended is None else stretch.ended) - start,
+                )
+                for stretch in trace.stretches
+            ),
         )
 
     return [lane(trace, depth, drawn) for trace, depth, drawn in placed]

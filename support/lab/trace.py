@@ -53,7 +53,7 @@ import inspect
 import re
 import sys
 import weakref
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
@@ -65,6 +65,7 @@ from typing import Any
 
 import anyio
 
+from support.lab.cancels import NEVER_STARTED, TIMED_OUT, WRAPPERS, gave_up_waiting, why_cancelled
 from support.lab.lane_names import ELSEWHERE, is_request, request_of, work_of
 from support.lab.our_code import LAB_FOLDER, folder, is_ours, short_name
 
@@ -93,6 +94,15 @@ class Call:
 
 
 @dataclass(slots=True)
+class Stretch:
+    """What a task did from ``began`` to ``ended``, such as holding a lock; None: not yet ended."""
+
+    name: str
+    began: float
+    ended: float | None = None
+
+
+@dataclass(slots=True)
 class TaskTrace:
     """What one task did. Times are readings of ``time.perf_counter``, in seconds.
 
@@ -100,7 +110,8 @@ class TaskTrace:
     course's own code that the task was suspended in when the step ended, and is empty for none.
     ``log`` tells how the stack of awaited coroutines of ours changed. An entry ``(step, depth)``
     says: after that step all but the outermost ``depth`` of them had ended; the names that follow
-    it are those that had begun.
+    it are those that had begun. ``made`` is when the task was created, None where nobody noted it;
+    ``marks`` holds times and what happened then.
 
     ``request``, such as ``GET /orders``, is what a task of a server or a client library is for, and
     ``inside`` the middleware of which it runs the rest of the app. ``answered`` is when the last of
@@ -123,6 +134,9 @@ class TaskTrace:
     outcome: str = "pending"
     error: str = ""
     task: "weakref.ref[asyncio.Task[Any]] | None" = None
+    made: float | None = None
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    stretches: list[Stretch] = field(default_factory=list)
 
     def note_name(self) -> None:
         """Keep the name that somebody gave the task; ``Task-7`` and its like are not names.
@@ -267,6 +281,7 @@ class Recorder:
             of_anyio=subject is not core,
             request=request,
             inside=inside,
+            made=perf_counter(),
         )
         self.traces.append(trace)
         driver = self._drive(coroutine, core, trace)
@@ -276,10 +291,6 @@ class Recorder:
     def is_ours(self, code: CodeType) -> bool:
         """Return whether ``code`` is the course's or the learner's, or lies in ``places``."""
         return is_ours(code, self.places)
-
-    def trace_of(self, task: "asyncio.Task[Any] | None") -> TaskTrace | None:
-        """Return the trace of ``task``, or None if it has none here."""
-        return None if task is None else self._by_task.get(task)
 
     def adopt(self, task: "asyncio.Task[Any]", trace: TaskTrace) -> None:
         """Remember which trace belongs to ``task``."""
@@ -293,6 +304,23 @@ class Recorder:
             task = asyncio.current_task()
             if task is not None:
                 self.adopt(task, trace)
+
+    def trace_of(self, task: "asyncio.Task[Any] | None") -> TaskTrace | None:
+        """Return the trace of ``task`` while the recording goes on; None if it isn't recorded."""
+        return self._by_task.get(task) if self.on and task is not None else None
+
+    def _note_cancel(self, trace: TaskTrace, root: Any, started: bool) -> None:
+        """Mark that a CancelledError is thrown into a task, and why."""
+        task = None if trace.task is None else trace.task()
+        if not self.on or task is None:
+            return
+        parent = trace.parent
+        maker = None if parent is None or parent.task is None else parent.task()
+        if parent is not None and maker is not None and gave_up_waiting(maker):
+            parent.marks.append((perf_counter(), TIMED_OUT))
+        why = why_cancelled(task, root) if started else NEVER_STARTED
+        if why:
+            trace.marks.append((perf_counter(), why))
 
     def stop(self) -> None:
         """End the recording; a task that goes on is no longer watched."""
@@ -345,6 +373,8 @@ class Recorder:
                 raise
             except BaseException as error:
                 thrown = error
+                if isinstance(error, asyncio.CancelledError):
+                    self._note_cancel(trace, root, started)
             if not started:
                 started = True
                 self._adopt_current(trace)
@@ -428,7 +458,7 @@ class Recorder:
         """Return the label, and what is awaited behind an awaitable that is no coroutine."""
         behind = _behind(awaitable)
         if behind is None:
-            if type(awaitable).__name__ not in _OPAQUE:
+            if type(awaitable).__name__ not in WRAPPERS:
                 self._ends.add(type(awaitable))
             return label, None
         if isinstance(behind, AsyncGeneratorType):
@@ -468,17 +498,12 @@ def _behind(awaitable: Any) -> Any:
     kind = type(awaitable)
     if kind is GeneratorType or kind is AsyncGeneratorType or kind is CoroutineType:
         return awaitable
-    if kind.__name__ in _OPAQUE:
+    if kind.__name__ in WRAPPERS:
         for referred in gc.get_referents(awaitable):
             found = _behind(referred)
             if found is not None:
                 return found
     return None
-
-
-_OPAQUE = frozenset(
-    {"async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable"}
-)
 
 
 def _behind_anyio(coroutine: Any) -> Any:
@@ -541,13 +566,21 @@ class _Factory:
         return task
 
 
+def recorders_of(loop: asyncio.AbstractEventLoop) -> Sequence[Recorder]:
+    """Return the recorders that watch ``loop`` at the moment."""
+    factory = loop.get_task_factory()
+    return factory.recorders if isinstance(factory, _Factory) else ()
+
+
 def traces_of_current_task() -> list[TaskTrace]:
-    """Return the traces that recorders of the running loop keep of its current task."""
-    factory = asyncio.get_running_loop().get_task_factory()
-    if not isinstance(factory, _Factory):
+    """Return the traces that recorders of its loop keep of the current task; none outside one."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
         return []
-    task = asyncio.current_task()
-    found = (recorder.trace_of(task) for recorder in factory.recorders)
+    if task is None:
+        return []
+    found = (recorder.trace_of(task) for recorder in recorders_of(task.get_loop()))
     return [trace for trace in found if trace is not None]
 
 

@@ -4,13 +4,14 @@ import asyncio
 import gc
 import inspect
 import math
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from support.lab.display import show_picture
 from support.lab.lane_names import request_of
+from support.lab.marks import check_watch, watching
 from support.lab.our_code import Packages, is_ours, places_of, short_name
 from support.lab.recording import Recording
 from support.lab.trace import Recorder, attach, detach, in_scope_of, on_loop
@@ -38,6 +39,7 @@ async def xray(
     held: float | None = None,
     unfold: bool = True,
     catch: type[BaseException] | tuple[type[BaseException], ...] = (),
+    watch: Mapping[str, Any] | None = None,
     show: bool = True,
 ) -> Recording:
     """Run ``coroutine`` as a task, record each step of it and of the tasks it makes, and draw them.
@@ -52,6 +54,10 @@ async def xray(
         held: a step of at least so many seconds is drawn red: it held the loop; 10 ms unless given.
         unfold: whether a task that waits in several coroutines gets a lane for each below its own.
         catch: exceptions that the experiment is meant to end with: kept as ``recording.error``.
+        watch: locks and slots by name, as in ``{"slot": semaphore}``: lanes show who holds and who
+            queues for them, ``recording.spans("holds slot")`` tells when. Anything with an async
+            ``acquire()`` and a ``release()`` or for ``async with``; a class stands for all of its
+            objects. They are as before once the recording ends.
         show: whether to draw.
 
     Returns:
@@ -59,10 +65,11 @@ async def xray(
 
     Raises:
         TypeError: ``coroutine`` is not a coroutine, ``catch`` names something that is no exception,
-            ``against`` holds something that is no recording, ``server`` has no loop, or ``ours``
-            holds something that is neither a module nor a name.
-        ValueError: ``held`` is not above 0, ``server`` runs on this very loop, or ``ours`` names
-            what can't be imported here or has no Python file.
+            ``against`` holds something that is no recording, ``server`` has no loop, ``ours`` holds
+            something that is neither a module nor a name, or ``watch`` names something that can't
+            be watched.
+        ValueError: ``held`` is not above 0, ``server`` runs on this very loop, ``ours`` names what
+            can't be imported here or has no Python file, or ``watch`` names one thing twice.
         Exception: whatever the coroutine raises and ``catch`` does not name.
 
     A task of a server or a client library is named after its request: ``GET /orders``, or
@@ -86,6 +93,8 @@ async def xray(
     try:
         _check_options(threshold, above, server, catch)
         places = places_of(ours)
+        watch = {} if watch is None else watch
+        check_watch(watch)
     except BaseException:
         coroutine.close()
         raise
@@ -97,7 +106,11 @@ async def xray(
     failure: BaseException | None = None
     root: asyncio.Task[T] | None = None
     try:
-        with _gc_at_rest(), _recording(recorder, server, watched[-1]):
+        with (
+            _gc_at_rest(),
+            _recording(recorder, server, watched[-1]),
+            watching(watch, watched),
+        ):
             root = asyncio.create_task(coroutine, context=in_scope_of(recorder))
             recorder.traces[0].ours = True
             start = perf_counter()
@@ -120,6 +133,7 @@ async def xray(
         unfold=unfold,
         result=result,
         error=failure,
+        watched=watch,
     )
     if show:
         show_xray(*above, recording)

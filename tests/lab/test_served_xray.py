@@ -22,8 +22,9 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from websockets.asyncio.client import connect
 
 from support.lab.clients import get, in_process, post, serve
-from support.lab.pictures import _rows, describe
+from support.lab.pictures import describe
 from support.lab.recording import Lane, Recording
+from support.lab.rows import rows_of
 from support.lab.units import ms
 from support.lab.xray import xray
 
@@ -171,7 +172,7 @@ def lane_of(recording: Recording, name: str) -> Lane:
 
 def red(recording: Recording) -> set[str]:
     """Return the labels of the rows of the picture that have red in them."""
-    return {row.label for row in _rows(recording) if row.held}
+    return {row.label for row in rows_of(recording) if row.held}
 
 
 def holds_after(recording: Recording, name: str, moment: float) -> bool:
@@ -183,7 +184,7 @@ def holds_after(recording: Recording, name: str, moment: float) -> bool:
 
 
 def labels(recording: Recording) -> set[str]:
-    return {row.label for row in _rows(recording)}
+    return {row.label for row in rows_of(recording)}
 
 
 # What holds the loop.
@@ -500,7 +501,7 @@ async def test_the_one_coroutine_that_a_named_task_waits_in_is_told() -> None:
         await fetch_rate()
 
     recording = await xray(prices(), show=False)
-    assert [row.label for row in _rows(recording)] == [
+    assert [row.label for row in rows_of(recording)] == [
         "prices", "client 1", "fetch_rate", "client 2", "fetch_rate",
     ]  # fmt: skip
 
