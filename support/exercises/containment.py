@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator, Iterable
 from types import ModuleType
 from typing import Any
 
+from IPython.core.getipython import get_ipython
+
 OUTPUT = 100_000  # characters that a check's code may print, on both streams together
 
 Report = Callable[[str, str], None]
@@ -84,25 +86,52 @@ def others_hidden() -> Generator[None]:
 def kept_running(
     loop: asyncio.AbstractEventLoop, inside: Callable[[], bool], report: Report
 ) -> Generator[None]:
-    """Let nobody ``inside`` stop the loop: the call is reported, and does nothing."""
-    stop = loop.stop
+    """Let nobody ``inside`` stop the loop, which is reported, or the kernel.
 
-    def refused() -> None:
+    ``exit()`` in a notebook asks the kernel to end; in the block it is ``sys.exit()``.
+    """
+
+    def stop_refused() -> None:
+        report(SHARED, "it called stop() of the event loop")
+
+    def exit_refused() -> None:
+        raise SystemExit("exit()")
+
+    shell = get_ipython()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_refused(loop, "stop", inside, stop_refused))
+        if shell is not None:
+            stack.enter_context(_refused(shell, "ask_exit", inside, exit_refused))
+        yield
+
+
+@contextlib.contextmanager
+def _refused(
+    owner: object, name: str, inside: Callable[[], bool], refuse: Callable[[], None]
+) -> Generator[None]:
+    """Call ``refuse`` where somebody ``inside`` calls that method of ``owner``."""
+    method = getattr(owner, name)
+
+    def called() -> None:
         if inside():
-            report(SHARED, "it called stop() of the event loop")
+            refuse()
         else:
-            stop()
+            method()
 
     try:
-        attributes = vars(loop)
-    except TypeError:  # a loop written in C, such as uvloop's
+        attributes = vars(owner)
+    except TypeError:  # written in C, such as uvloop's loop
         yield
         return
-    attributes["stop"] = refused
+    before = attributes.get(name, called)
+    attributes[name] = called
     try:
         yield
     finally:
-        attributes.pop("stop", None)
+        if before is called:
+            attributes.pop(name, None)
+        else:
+            attributes[name] = before
 
 
 class _Stream:

@@ -97,7 +97,7 @@ class Watchdog:
         held = monotonic() - self._since
         if inside and held >= (HOLD_AGAIN if self._told else HOLD):
             self._told = True
-            self._report("blocks-the-loop", f"for {held:.1f} s, without an end in sight")
+            self._report("blocks-the-loop", f"for {held:.1f} s")
             raise Held
         grown = self._process.memory_info().rss - self._memory
         if grown > MEMORY:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -102,10 +101,8 @@ async def asks_an_ended_source_again() -> None:
     """Written ``pass`` where ``return`` was meant: no later step of this loop suspends."""
     source = ended_source()
     while True:
-        try:
+        with contextlib.suppress(StopAsyncIteration):
             await anext(source)
-        except StopAsyncIteration:
-            pass
 
 
 async def spins_in_a_callback() -> None:
@@ -329,7 +326,7 @@ async def test_a_replaced_stream_is_put_back_and_told() -> None:
 
 async def test_code_may_print(capsys) -> None:
     async def prints() -> None:
-        print("one line", "and another", sep="\n", flush=True)
+        print("one line", "and another", sep="\n", flush=True)  # noqa: T201
         sys.stderr.writelines(["of", " text"])
 
     assert (await verdict_on(prints)).passed
@@ -341,7 +338,7 @@ async def test_code_may_print(capsys) -> None:
 async def test_endless_output_is_cut_and_told(capsys) -> None:
     async def floods() -> None:
         while True:
-            print("a line of output" * 100)
+            print("a line of output" * 100)  # noqa: T201
             await asyncio.sleep(0)
 
     verdict = await verdict_on(floods)
@@ -456,7 +453,6 @@ async def test_a_kernel_outlives_hostile_answers_and_checks_the_next_one() -> No
     try:
         assert "ready" in run(SET_UP)
         for name, line in HOSTILE.items():
-            logging.info("%s", name)
             source = (
                 f"async def import_rows(rows, add, limit):\n    {line}\n"
                 "await check_import(import_rows)"
