@@ -198,6 +198,7 @@ class Sandbox:
         self._previous: Callable[..., asyncio.Future[Any]] | None = None
         self._deadline = 0.0
         self._run_ends = math.inf
+        self._late = False
         self._wake: asyncio.Future[None] | None = None
         self._threads_may_hang = False
         self._shared = contextlib.ExitStack()
@@ -243,7 +244,7 @@ class Sandbox:
 
         began = self._loop.time()
         given = min(self.patience, self._deadline - began)
-        self._run_ends = began + given
+        self._run_ends, self._late = began + given, False
         self._wake = self._loop.create_future()
         left: list[str] = []
         with others_hidden():
@@ -254,10 +255,10 @@ class Sandbox:
                     timeout=max(0.0, given),
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                if task.done() and self.offence is None:
+                if task.done() and not self.is_over():
                     left = [_name(other) for other in await self._left()]
             finally:
-                ended = task.done()
+                ended = task.done() and not self._late
                 if replaced := put_back():
                     self._report(SHARED, f"it replaced {', '.join(replaced)}")
                 self._threads_may_hang |= not ended or self.offence is not None
@@ -271,7 +272,8 @@ class Sandbox:
 
     def is_over(self) -> bool:
         """Return whether the code has been told to end: its time is up, or it went too far."""
-        return self.offence is not None or self._loop.time() >= self._run_ends
+        self._late |= self._loop.time() >= self._run_ends
+        return self._late or self.offence is not None
 
     def _is_inside(self) -> bool:
         """Return whether the learner's code is what runs now, in this thread."""
@@ -320,7 +322,7 @@ class Sandbox:
                 await _wait(pending, timeout=ROUND)
         finally:
             self.closed = False
-            self._run_ends = math.inf
+            self._run_ends, self._late = math.inf, False
         for task in self._tasks:
             if task.done() and not task.cancelled():
                 task.exception()  # asked for, so that asyncio does not report it as lost
