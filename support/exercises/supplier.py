@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 WAIT = 60  # milliseconds that the supplier takes to answer
 DAYS = 365
+REFUSED = "unknown-"  # how the SKUs begin that the supplier has no prices for
 ROUNDS = 700  # of smoothing: some 60 ms of pure Python
 
 
@@ -43,11 +44,16 @@ def watched() -> Generator[list[Call]]:
 
 
 def fetch_prices(sku: str) -> list[int]:
-    """Ask the supplier for a year of prices, in cents, and block until the answer is there."""
+    """Ask the supplier for a year of prices, in cents, and block until the answer is there.
+
+    Raises LookupError for a SKU that begins with "unknown-": the supplier has no prices for it.
+    """
     from support.lab.units import ms
 
     with _noted("fetch_prices"):
         time.sleep(ms(WAIT))
+        if sku.startswith(REFUSED):
+            raise LookupError(f"the supplier has no prices for {sku}")
         return prices_of(sku)
 
 

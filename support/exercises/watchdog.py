@@ -22,8 +22,8 @@ import psutil
 LOOK_EVERY = 0.25  # seconds
 HOLD = 2.0  # seconds that one step may keep the loop
 HOLD_AGAIN = 0.5  # seconds, once the code has been told to end
-LONG = 0.4  # seconds; shorter steps can be a busy machine's and are not added up
-HELD_IN_ALL = 3.0  # seconds that long steps may keep the loop together
+LONG = 0.6  # seconds; shorter steps can be a busy machine's and are not added up
+HELD_IN_ALL = 4.0  # seconds that long steps may keep the loop together
 MEMORY = 500_000_000  # bytes that the process may grow by
 
 Report = Callable[[str, str], None]

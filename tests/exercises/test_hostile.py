@@ -125,7 +125,7 @@ async def naps_in_each_of_many_tasks() -> None:
 
 async def many_short_naps() -> None:
     for _ in range(100):
-        time.sleep(0.5)  # noqa: ASYNC251
+        time.sleep(0.6)  # noqa: ASYNC251
         await asyncio.sleep(0)
 
 
