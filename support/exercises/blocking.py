@@ -29,7 +29,7 @@ SKUS = ("lamp-7", "desk-2", "vase-5", "rug-11")
 ALONE = "clock-3"
 ALONE_TIMES = 3
 UNKNOWN = f"{REFUSED}1"
-ROUNDS = 2  # of reports with a ping behind them, if the ping comes last in the first
+ROUNDS = 3  # of reports with a ping behind them, at most: one in which it comes first is enough
 PART_OF_THE_WORK = 0.75  # a step that takes this share of the known work is the work
 POLLING = 200  # steps of one task in one report; an honest one takes some twenty
 POOLS = 4  # made while seven reports run; one that is made when it is first needed is fine
@@ -95,8 +95,9 @@ EXERCISE = Exercise(
         Mistake(
             "ping-waits",
             "lets the ping pass through what the reports queue in: a lock, a semaphore, a pool",
-            "The loop is free, and the ping is answered after the last report all the same: it "
-            "queues for something that the reports hold. Leave it out of your lock or pool.",
+            "The loop is free, and the ping is answered after a report that began with it all the "
+            "same: it queues for something that the reports hold. Leave it out of your lock or "
+            "pool.",
         ),
         Mistake(
             "pool-per-request",
@@ -156,8 +157,9 @@ class _Visit:
     """What came of one visit to the app.
 
     ``calls`` are those of the requests that are to succeed, which ``asked`` counts the reports of.
-    ``last`` is the name of the request that was answered last of those that ran at once, ``pools``
-    how many pools were made during the requests, and ``processes`` whether the app has any.
+    ``first`` is the name of the request that was answered first of those that ran at once,
+    ``pools`` how many pools were made during the requests, and ``processes`` whether the app has
+    any.
     """
 
     alone: httpx.Response | None = None
@@ -167,7 +169,7 @@ class _Visit:
     error: BaseException | None = None
     calls: list[Call] = field(default_factory=list)
     asked: int = 0
-    last: str = ""
+    first: str = ""
     pools: int = 0
     processes: bool = False
 
@@ -179,8 +181,11 @@ async def _judge(sandbox: Sandbox, *, app: Any) -> str:
         raise wrong("wrong-type", f"it got {type(app).__name__}; write check_blocking(report_app)")
     expected, computing = await asyncio.to_thread(_reference)
     visit = _Visit()
-    with watched() as calls:
-        ran = await sandbox.run(lambda: xray(_requests(app, visit, calls), show=False))
+    try:
+        with watched() as calls:
+            ran = await sandbox.run(lambda: xray(_requests(app, visit, calls), show=False))
+    finally:
+        await asyncio.to_thread(_end_anyio_processes)
     error = visit.error or ran.error
     if error is not None:
         raise _blame(error, calls)
@@ -194,7 +199,7 @@ async def _judge(sandbox: Sandbox, *, app: Any) -> str:
     if all(max(len(steps) for steps in tasks) > POLLING for tasks in _tasks(recording, "alone")):
         raise EXERCISE.wrong("polls")
     _judge_overlap(visit.calls, recording)
-    if visit.last == "ping":
+    if visit.first != "ping":
         raise EXERCISE.wrong("ping-waits")
     if visit.refused is not None and visit.refused.status_code == 200:
         raise EXERCISE.wrong("hides-a-failure", f"GET /report/{UNKNOWN}")
@@ -227,7 +232,7 @@ async def _requests(app: Starlette, visit: _Visit, calls: list[Call]) -> None:
                 await _all_at_once(client, visit)
                 if visit.error is not None:
                     return
-                if visit.last != "ping":
+                if visit.first == "ping":
                     break
         visit.calls = list(calls)
         visit.processes = await asyncio.to_thread(_has_worker_processes)
@@ -249,7 +254,7 @@ async def _all_at_once(client: httpx.AsyncClient, visit: _Visit) -> None:
     await asyncio.wait(tasks)
     visit.error = _error_of(tasks)
     if visit.error is None:
-        visit.last = ended[-1]
+        visit.first = ended[0]
         visit.asked += len(reports)
         visit.reports = {sku: task.result() for sku, task in reports.items()}
         visit.pings.append(ping.result())
@@ -280,11 +285,21 @@ def _pools_counted(visit: _Visit) -> Generator[None]:
 
 def _has_worker_processes() -> bool:
     """Return whether this process has children that can compute for it."""
+    return any("resource_tracker" not in command for _, command in _children())
+
+
+def _end_anyio_processes() -> None:
+    """End the worker processes of AnyIO, which keeps them as long as the loop runs."""
+    for child, command in _children():
+        if "anyio.to_process" in command:
+            with suppress(psutil.Error):
+                child.kill()
+
+
+def _children() -> Generator[tuple[psutil.Process, str]]:
     for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if not any("resource_tracker" in word for word in child.cmdline()):
-                return True
-    return False
+        with suppress(psutil.Error):  # one that has ended meanwhile
+            yield child, " ".join(child.cmdline())
 
 
 def _error_of(tasks: Iterable["asyncio.Task[Any]"]) -> BaseException | None:

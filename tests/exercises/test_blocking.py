@@ -341,9 +341,15 @@ async def report(sku):
         """
 import threading
 
+def work(sku, found):
+    try:
+        found.append(summarise(fetch_prices(sku)))
+    except LookupError:
+        found.append(None)
+
 async def report(sku):
     found = []
-    thread = threading.Thread(target=lambda: found.append(summarise(fetch_prices(sku))))
+    thread = threading.Thread(target=work, args=(sku, found))
     thread.start()
     thread.join()
     return {"sku": sku, "trend": found[0]}
@@ -590,7 +596,7 @@ def report_on(sku: str):
         "a loop inside the loop",
         """
 async def report(sku):
-    return asyncio.run(asyncio.sleep(0))
+    return asyncio.get_running_loop().run_until_complete(None)
 """,
         "raised",
     ),
