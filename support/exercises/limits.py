@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from support.exercises.checking import check, require_function
-from support.exercises.error_text import leaves
+from support.exercises.error_text import leaves, raised_from
 from support.exercises.sandbox import Ran, Sandbox, blame, require_awaitable
 from support.exercises.verdicts import Exercise, Mistake, Verdict, Wrong, wrong
 from support.lab.silent_failures import let_go
@@ -523,26 +523,13 @@ def _judge_failure(ran: Ran[Any], expected: type[Exception], whose: str, watch: 
     if ran.error is None:
         raise EXERCISE.wrong("error-swallowed", f"{whose} error")
     if not any(isinstance(leaf, expected) for leaf in leaves(ran.error)):
-        if replaced := _comes_from(ran.error, expected):
+        if replaced := raised_from(ran.error, expected):
             raise EXERCISE.wrong("error-replaced", f"{type(replaced).__name__} for {whose}")
         raise blame(ran.error)
     let_go(ran.error)
     if ran.left or watch.running_at_end:
         detail = ", ".join(ran.left) or f"{watch.running_at_end} items"
         raise EXERCISE.wrong("siblings-left-running", detail)
-
-
-def _comes_from(error: BaseException, kind: type[Exception]) -> BaseException | None:
-    """Return the exception in ``error`` that was raised while one of ``kind`` was handled."""
-    for leaf in leaves(error):
-        seen: list[BaseException] = []
-        behind = leaf.__cause__ or leaf.__context__
-        while behind is not None and behind not in seen:
-            if any(isinstance(inner, kind) for inner in leaves(behind)):
-                return leaf
-            seen.append(behind)
-            behind = behind.__cause__ or behind.__context__
-    return None
 
 
 def _results(ran: Ran[Any]) -> list[Any]:
