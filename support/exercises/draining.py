@@ -152,7 +152,8 @@ EXERCISE = Exercise(
             "error-swallowed",
             "catches what handle raises, all or of some kinds, and goes on",
             "handle raised an error, and nobody learns of it: the item is gone, and the service "
-            "looks healthy. Let the error out of run_worker, alone or in a group.",
+            "looks healthy. Let the error out of run_worker, alone or in a group. A TimeoutError "
+            "of handle's own is one too: only a deadline that has expired() is the budget's end.",
         ),
         Mistake(
             "dies-unnoticed",
@@ -251,7 +252,7 @@ async def _judge_budget(sandbox: Sandbox, shift_of: "Begin") -> None:
             raise mistake
 
 
-class _HandleError(LookupError, ValueError, TypeError, RuntimeError, ArithmeticError):
+class _HandleError(TimeoutError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError):
     """What a failing handle raises: a narrow except that hides a bug catches it too."""
 
 

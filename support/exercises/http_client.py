@@ -34,7 +34,7 @@ TRIES = 3  # of the requests at once: on a machine that stands still they miss e
 MEETING = 0.5  # seconds that requests at once get to meet at the supplier
 SLOW = 600  # milliseconds that a supplier may take; it is given up on after 1000
 TICK = 20  # milliseconds between two looks whether a supplier that hangs has been given up on
-PATIENCE = 90  # such looks; a machine that stops everything stops them as well
+PATIENCE = 75  # such looks; a machine that stops everything stops them as well
 ODD_SKU = "A?price=0"
 STARTING = 5.0  # seconds that a lifespan gets to start, and to stop
 SETTLING = 2.0  # seconds that the server gets to notice a closed connection

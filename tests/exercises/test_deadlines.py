@@ -249,7 +249,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ("it waits for 1.4 budgets", with_budget("1.4 * budget"), "budget-stretched"),
     ("it waits for 1.25 budgets", with_budget("1.25 * budget"), "budget-stretched"),
     ("it always waits for 250 ms", with_budget("0.25"), "budget-split"),
-    ("it always waits for 400 ms", with_budget("0.4"), "budget-stretched"),
+    ("it always waits for ten seconds", with_budget("10"), "no-budget"),
     (
         "it begins a new budget for each wait",
         search(
@@ -609,6 +609,21 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "not-async",
     ),
 )
+
+
+# Each passes, and why that is let be.
+SURVIVES = (
+    # A budget is a real wait, and a busy machine is late by a few hundredths of it. A search
+    # that keeps less than a tenth of it, to send its answer in time, is right.
+    ("it keeps a twentieth of the budget for itself", with_budget("0.95 * budget")),
+    ("it uses 1.05 budgets", with_budget("1.05 * budget")),
+)
+
+
+@pytest.mark.parametrize(("name", "source"), SURVIVES, ids=[name for name, _ in SURVIVES])
+async def test_what_survives_is_known(name: str, source: str, written: Written) -> None:
+    assert (await check_search(written("05", source)["search_sources"], limit=AMPLE)).passed
+    assert 20 * len(SURVIVES) <= len(SURVIVES) + len(WRONG)
 
 
 @pytest.mark.parametrize(("name", "source", "mistake"), WRONG, ids=[name for name, *_ in WRONG])
