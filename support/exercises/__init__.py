@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from support.exercises.request_id import check_request_id
     from support.exercises.row_import import RowRefused, check_import
     from support.exercises.supplier import fetch_prices, summarise
+    from support.exercises.taking import taken
     from support.exercises.verdicts import ANY_EXERCISE, Exercise, Mistake, Verdict
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "check_worker",
     "fetch_prices",
     "summarise",
+    "taken",
 ]
 
 _MODULES = {
@@ -78,6 +80,7 @@ _MODULES = {
     "check_worker": "draining",
     "fetch_prices": "supplier",
     "summarise": "supplier",
+    "taken": "taking",
 }
 
 
