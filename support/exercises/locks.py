@@ -426,12 +426,13 @@ async def _judge_two_records(sandbox: Sandbox, record: Callable[..., Any]) -> No
     """Let a short block begin and end within a longer one."""
     records: list[Any] = []
 
-    async def works(name: str, milliseconds: float) -> None:
+    async def works(name: str, before: float, milliseconds: float) -> None:
+        await asyncio.sleep(ms(before))
         async with record(name, records):
             await asyncio.sleep(ms(milliseconds))
 
     async def both() -> None:
-        await asyncio.gather(works("longer", 3 * WORK), works("shorter", WORK))
+        await asyncio.gather(works("longer", 0, 3 * WORK), works("shorter", WORK, WORK))
 
     (await sandbox.run(both)).result()
     if [entry[0] for entry in records] != ["shorter", "longer"]:
@@ -742,8 +743,8 @@ async def _judge_loss(stage: _Stage, lease: float, *, vanishes: bool) -> None:
     async def works() -> None:
         nonlocal stopped
         async with stage.held(lease):
-            await (stage.clear() if vanishes else stage.give())
             try:
+                await (stage.clear() if vanishes else stage.give())
                 for _ in range(PATIENCE * LOOKS):
                     await asyncio.sleep(lease / LOOKS)
                     if vanishes and (token := await stage.holder()) is not None:
