@@ -6,10 +6,11 @@ command, and can keep an answer back, fall silent or refuse, which no real serve
 """
 
 import asyncio
+import contextlib
+import contextvars
 import functools
 import math
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,9 +186,9 @@ EXERCISE = Exercise(
             "left-locked",
             "is cancelled while it waits for Redis, and has no token yet or lets go of the release",
             "The caller was cancelled while Redis answered, and the key stayed, though no worker "
-            "holds it: all others wait until its lease ends. Take the lock by taken(redis, name, lease). "
-            "By hand: choose the token before you ask, and release by it in a task of its own, "
-            "which you shield.",
+            "holds it: all others wait until its lease ends. Take the lock by taken(redis, name, "
+            "lease). By hand: choose the token before you ask, and release by it in a task of its "
+            "own, which you shield.",
         ),
     ),
 )
@@ -469,10 +470,11 @@ class _Redis(CourseRedis):
     async def look(self, *command: Any) -> Any:
         """Send a command of the check's own, and return the reply.
 
-        It runs in a task of its own: the wait_for of Python 3.11, in redis-py, may lose a
-        cancellation that arrives with the reply, and the learner's is not to be lost here.
+        It runs in a task of its own, and not the learner's: the wait_for of Python 3.11, in
+        redis-py, may lose a cancellation that arrives with the reply.
         """
-        return await asyncio.shield(asyncio.ensure_future(super().execute_command(*command)))
+        asking = super().execute_command(*command)
+        return await asyncio.shield(asyncio.create_task(asking, context=contextvars.Context()))
 
     def answer(self) -> None:
         """Answer again as a Redis does."""
@@ -511,7 +513,7 @@ class _Stage:
         """Return the learner's context manager."""
         return _entered(self.renewed(self.redis, name, lease))
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def scene(self) -> AsyncGenerator[None]:
         """Leave both locks free and Redis answering, however the scene ends."""
         try:
@@ -811,7 +813,7 @@ async def _works_past_its_lease(stage: _Stage, lease: float, *, refuses: bool) -
         async with stage.held(lease):
             stage.redis.before = unheard
             try:
-                await _until_free(stage, math.inf, lease / LOOKS)
+                await _until_free(stage, None, lease / LOOKS)
                 outlived = True
             except asyncio.CancelledError:
                 stopped = True
@@ -874,11 +876,12 @@ async def _judge_cancelled_inside(stage: _Stage, inside: str) -> None:
         raise EXERCISE.wrong("left-locked", f"in {inside}")
 
 
-async def _until_free(stage: _Stage, within: float, every: float) -> None:
+async def _until_free(stage: _Stage, within: float | None, every: float) -> None:
     """Look at the lock until it is free, or until its time to become so is up; in seconds."""
-    give_up = asyncio.get_running_loop().time() + within
-    while await stage.holder() is not None and asyncio.get_running_loop().time() < give_up:
-        await asyncio.sleep(every)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            while await stage.holder() is not None:  # noqa: ASYNC110 (a key sets no event)
+                await asyncio.sleep(every)
 
 
 async def _judge_end(stage: _Stage, ran: Ran[Any], when: str, name: str = LOCK) -> None:
