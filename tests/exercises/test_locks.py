@@ -13,8 +13,8 @@ import pytest
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError, RedisError
 
-from support.exercises import check_locks, taken
-from support.exercises.locks import EXERCISE
+from support.exercises.locks import EXERCISE, check_locks
+from support.exercises.taking import taken
 
 pytestmark = pytest.mark.anyio
 
