@@ -32,6 +32,7 @@ DIAGNOSES = {
 EXERCISE = Exercise(
     lesson="13",
     check="check_capstone",
+    stub="no-diagnosis",
     task="Find one more fault by the x-ray alone, a cache stampede, and mend the cache.",
     usual_wrong_prediction=(
         "That each repair buys something: most predict half of the load's time from gathering six "

@@ -31,6 +31,7 @@ HITS = {name: [f"{QUERY} of {name}"] for name in SOURCES}
 EXERCISE = Exercise(
     lesson="05",
     check="check_search",
+    stub="one-by-one",
     task="Search three sources within one budget; say what was found, what is missing, and why.",
     usual_wrong_prediction=(
         "That a deadline stops what it gives up on: it cancels a coroutine, and a statement, a "

@@ -25,6 +25,7 @@ MOMENT = 20  # milliseconds in which a worker that does the wrong thing does it
 EXERCISE = Exercise(
     lesson="06",
     check="check_worker",
+    stub="deaf-while-idle",
     task="Write a worker that drains its queue on shutdown, within a budget, and returns the rest.",
     usual_wrong_prediction=(
         "That the server cancels an endpoint whose client has left, or that cleanup which has "

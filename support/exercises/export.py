@@ -47,6 +47,7 @@ NAMES = (
 EXERCISE = Exercise(
     lesson="11",
     check="check_export",
+    stub="untouched",
     task="Export all users as JSON Lines with keyset pages, while exported rows are deleted.",
     usual_wrong_prediction=(
         "That streaming makes the whole download quicker: the first byte comes sooner and the "

@@ -28,6 +28,7 @@ LOOKS = 400  # in each of those times
 EXERCISE = Exercise(
     lesson="08",
     check="check_client",
+    stub="client-per-call",
     task="Move an app's HTTP client from the endpoint into the lifespan.",
     usual_wrong_prediction=(
         "That a client per call costs a new connection and little else: most of it is reading "

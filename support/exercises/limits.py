@@ -31,6 +31,7 @@ CLASH = "already running"  # what an async generator says when it is asked twice
 EXERCISE = Exercise(
     lesson="04",
     check="check_process_batch",
+    stub="one-by-one",
     task="Process an async iterator's items, a few at a time, in order and without reading ahead.",
     usual_wrong_prediction=(
         "That the more calls are sent at once, the sooner the last is answered: beyond the knee "

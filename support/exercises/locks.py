@@ -38,6 +38,7 @@ RENEWING = ("SET", "EVAL", "EVALSHA", "EXPIRE", "PEXPIRE")
 EXERCISE = Exercise(
     lesson="09",
     check="check_locks",
+    stub="says-completed",
     task="Record how a block ended, truthfully; hold a lock for as long as a block works.",
     usual_wrong_prediction=(
         "That twenty workers under a lock take about as long as without one: the lock undoes the "

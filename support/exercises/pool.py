@@ -42,6 +42,7 @@ EXAMPLE = "check_pool_settings(make_engine)"
 EXERCISE = Exercise(
     lesson="07",
     check="check_pool_settings",
+    stub="too-many-connections",
     task="Choose pool size, overflow and timeout for four workers, a rush and a stalled database.",
     usual_wrong_prediction=(
         "That a larger pool is always faster: 40 requests over 20 connections take two waits and "

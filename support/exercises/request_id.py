@@ -38,6 +38,7 @@ EXAMPLE = "write check_request_id(RequestIdMiddleware)"
 EXERCISE = Exercise(
     lesson="10",
     check="check_request_id",
+    stub="untouched",
     task="A request-id middleware in pure ASGI that survives streaming, errors and websockets.",
     usual_wrong_prediction=(
         "That a layer of BaseHTTPMiddleware costs about as much as one of pure ASGI: it makes a "

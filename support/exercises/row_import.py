@@ -26,6 +26,7 @@ PATIENCE = 2_500  # milliseconds that a cancelled import gets to end
 EXERCISE = Exercise(
     lesson="03",
     check="check_import",
+    stub="false-is-saved",
     task="Import rows within a limit; report each failed row with its reason, and hide no bug.",
     usual_wrong_prediction=(
         "That return_exceptions=True makes gather faster or slower, or that a report made from it "

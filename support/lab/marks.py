@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import anyio
 
 from support.lab.recording import holds, queues_for
-from support.lab.trace import Recorder, Stretch, TaskTrace, recorders_of
+from support.lab.trace import Recorder, Stretch, TaskTrace, traces_of_current_task
 
 Task = asyncio.Task[Any]
 
@@ -63,11 +63,10 @@ def _check_text(text: Any) -> None:
 
 def _current_traces() -> list[TaskTrace]:
     """Return the traces of the current task, one for each x-ray that records it."""
-    task = _current_task()
-    if task is None:
+    try:
+        return traces_of_current_task()
+    except RuntimeError:  # no event loop in this thread
         return []
-    found = (recorder.trace_of(task) for recorder in recorders_of(task.get_loop()))
-    return [trace for trace in found if trace is not None]
 
 
 def check_watch(watch: Any) -> None:
@@ -175,9 +174,7 @@ def _with_a_lane(trace: TaskTrace | None) -> TaskTrace | None:
 
     ``wait_for(lock.acquire(), 1)`` on Python 3.11 acquires in such a task.
     """
-    while trace is not None and trace.parent is not None:
-        if trace.ours or trace.outermost or trace.given_name:
-            break
+    while trace is not None and trace.library and trace.parent is not None:
         trace = trace.parent
     return trace
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from support.lab.cancels import TIMED_OUT
+from support.lab.lane_names import is_elsewhere
 from support.lab.trace import Call, TaskTrace
 
 Interval = tuple[float, float]
@@ -67,6 +68,22 @@ class Lane:
     """When it ended; for a pending task, when the recording did."""
     has_children: bool
     library: bool
+    request: str = ""
+    """The request that the task answers or sends, such as ``GET /orders``; else empty.
+
+    A task that a middleware makes for the rest of the app has that of the task around it.
+    """
+    answered: float | None = None
+    """When the last of the response had been sent; None where it was not, or nobody told.
+
+    A lane that goes on after it does what the caller does not wait for: background tasks.
+    """
+    given_name: bool = False
+    """Whether the name is one that somebody gave the task."""
+    folded_into: str = ""
+    """The lane that a library's task, which is not drawn, counts as part of; empty for none."""
+    holds_below: tuple[Interval, ...] = ()
+    """When tasks that fold away into this lane held the loop."""
     made: float = 0.0
     """When it was created: before its first step."""
     marks: tuple[Mark, ...] = ()
@@ -121,6 +138,17 @@ class Lane:
             last = name
         return found
 
+    @property
+    def turns(self) -> dict[str, list[Interval]]:
+        """The waits that the lane's own name does not tell, by name.
+
+        Empty where the task waits in one coroutine, as it mostly does: that is told by the name of
+        the lane. Not so for a thread's work, or where the task's name was given to it.
+        """
+        turns = {name: spans for name, spans in self.waits.items() if name != self.name}
+        told = len(self.waits) < 2 and not self.given_name
+        return {} if told and not any(is_elsewhere(name) for name in turns) else turns
+
 
 class Recording:
     """The steps of every task of one run. All times are in seconds."""
@@ -150,7 +178,7 @@ class Recording:
         self._result = result
         self.watched = tuple(watched)
         """Names of the locks and slots whose holders and queues were watched."""
-        every = tuple(_lanes(list(traces), start, end))
+        every = _lanes(list(traces), start, end, held)
         self.drawn = tuple(lane for lane in every if not lane.library)
         """The lanes of the picture: :attr:`tasks`, and those that did not come to start."""
         self.lanes = tuple(lane for lane in every if lane.steps)
@@ -299,7 +327,7 @@ class Recording:
 
     def _holds_where(self, long: Callable[[float], bool]) -> list[Hold]:
         found = [
-            Hold(lane.name, began, ended)
+            Hold(lane.folded_into or lane.name, began, ended)
             for lane in self.lanes
             for began, ended, _ in lane.steps
             if long(ended - began)
@@ -350,7 +378,7 @@ def _peak(spans: Iterable[Interval]) -> int:
     return peak
 
 
-def _lanes(traces: list[TaskTrace], start: float, end: float) -> Iterable[Lane]:
+def _lanes(traces: list[TaskTrace], start: float, end: float, held: float) -> list[Lane]:
     children: dict[int, list[TaskTrace]] = {}
     roots: list[TaskTrace] = []
     known = {id(trace) for trace in traces}
@@ -360,11 +388,23 @@ def _lanes(traces: list[TaskTrace], start: float, end: float) -> Iterable[Lane]:
         else:
             roots.append(trace)
 
-    def lane(trace: TaskTrace, depth: int) -> Lane:
-        own = trace.function if trace.ours else trace.outermost or trace.function
-        name = trace.given_name or own
+    placed: list[tuple[TaskTrace, int, TaskTrace | None]] = []
+    below: dict[int, list[Interval]] = {}
+    stack: list[tuple[TaskTrace, int, TaskTrace | None]]
+    stack = [(trace, 0, None) for trace in reversed(roots)]
+    while stack:
+        trace, depth, drawn = stack.pop()
+        placed.append((trace, depth, drawn))
+        if trace.library and drawn is not None:
+            holds = [(b - start, e - start) for b, e, _ in trace.steps if e - b >= held]
+            below.setdefault(id(drawn), []).extend(holds)
+        inner, nearest = (depth, drawn) if trace.library else (depth + 1, trace)
+        stack.extend((child, inner, nearest) for child in reversed(children.get(id(trace), [])))
+
+    def lane(trace: TaskTrace, depth: int, drawn: TaskTrace | None) -> Lane:
         started = [child for child in children.get(id(trace), []) if child.steps]
-        mine = [child for child in started if not _is_library(child)]
+        mine = [child for child in started if not child.library]
+        name = trace.name
         ended = trace.steps[-1][1] if trace.steps else end
         until = max(ended, end) if trace.outcome == "pending" else ended
         began = trace.steps[0][0] if trace.steps else end
@@ -379,7 +419,7 @@ def _lanes(traces: list[TaskTrace], start: float, end: float) -> Iterable[Lane]:
             changes=trace.changes(),
             until=until - start,
             has_children=bool(mine),
-            library=_is_library(trace),
+            library=trace.library,
             made=(began if trace.made is None else trace.made) - start,
             marks=tuple(Mark(name, at - start, text) for at, text in trace.marks),
             marked_spans=tuple(
@@ -391,15 +431,11 @@ def _lanes(traces: list[TaskTrace], start: float, end: float) -> Iterable[Lane]:
                 )
                 for stretch in trace.stretches
             ),
+            request=trace.request,
+            answered=None if trace.answered is None else trace.answered - start,
+            given_name=bool(trace.given_name),
+            folded_into=drawn.name if trace.library and drawn is not None else "",
+            holds_below=tuple(sorted(below.get(id(trace), []))),
         )
 
-    stack = [(trace, 0) for trace in reversed(roots)]
-    while stack:
-        trace, depth = stack.pop()
-        yield lane(trace, depth)
-        below = depth if _is_library(trace) else depth + 1
-        stack.extend((child, below) for child in reversed(children.get(id(trace), [])))
-
-
-def _is_library(trace: TaskTrace) -> bool:
-    return not (trace.ours or trace.outermost or trace.given_name)
+    return [lane(trace, depth, drawn) for trace, depth, drawn in placed]

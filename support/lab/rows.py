@@ -200,7 +200,7 @@ def _row(recording: Recording, lane: Lane, label: str, height: float, *, group: 
         indent=lane.depth,
         waiting=[(lane.began, lane.until)] if lane.steps else [],
         running=steps,
-        held=[(began, ended) for began, ended in held.tolist()],
+        held=sorted([*((began, ended) for began, ended in held.tolist()), *lane.holds_below]),
         ending=_ending(lane),
         outcome=lane.outcome,
         made=max(lane.made, 0.0),
@@ -281,14 +281,11 @@ def merged(spans: Spans, widen: float) -> list[Interval]:
 
 
 def _waits_in_turn(recording: Recording, lane: Lane) -> list[Row]:
-    """Return a row per coroutine that the task waits in, where it waits in more than one."""
-    named = {name: spans for name, spans in lane.waits.items() if name != lane.name}
-    if len(lane.waits) < 2 or not named:
-        return []
+    """Return a row per coroutine that the task waits in and that its name does not tell."""
     rows = []
     steps = edges(lane.steps)
     steps = steps[steps[:, 1] - steps[:, 0] < recording.held]
-    for name, spans in named.items():
+    for name, spans in lane.turns.items():
         both = edges(spans)
         # A wait begins as a step ends and ends as one begins, so a step touches it if it lies
         # between the last wait that begins no later than its end and that one's end.

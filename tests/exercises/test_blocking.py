@@ -12,9 +12,8 @@ import anyio.to_thread
 import pytest
 from fastapi import FastAPI, HTTPException
 
-from support.exercises import check_blocking, fetch_prices, summarise
-from support.exercises.blocking import EXERCISE
-from support.exercises.supplier import prices_of, watched
+from support.exercises.blocking import EXERCISE, check_blocking
+from support.exercises.supplier import fetch_prices, prices_of, summarise, watched
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.exercises import check_capstone
-from support.exercises.capstone import DIAGNOSES, EXERCISE, RIGHT
+from support.exercises.capstone import DIAGNOSES, EXERCISE, RIGHT, check_capstone
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from support.exercises import SourceUnavailable, check_search
-from support.exercises.deadlines import EXERCISE
+from support.exercises.deadlines import EXERCISE, SourceUnavailable, check_search
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from support.exercises import check_worker, draining
-from support.exercises.draining import EXERCISE
+from support.exercises import draining
+from support.exercises.draining import EXERCISE, check_worker
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.exercises import check_event_bus
-from support.exercises.event_bus import EXERCISE
+from support.exercises.event_bus import EXERCISE, check_event_bus
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, tuple_
 
-from support.exercises import check_export
-from support.exercises.export import EXERCISE
+from support.exercises.export import EXERCISE, check_export
 from support.shop.models import User
 from support.shop.repositories import UserRepository
 

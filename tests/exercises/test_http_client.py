@@ -9,8 +9,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
 
-from support.exercises import check_client
-from support.exercises.http_client import EXERCISE
+from support.exercises.http_client import EXERCISE, check_client
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.exercises import check_process_batch
-from support.exercises.limits import EXERCISE
+from support.exercises.limits import EXERCISE, check_process_batch
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,7 @@ import pytest
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
-from support.exercises import check_locks
-from support.exercises.locks import EXERCISE
+from support.exercises.locks import EXERCISE, check_locks
 
 pytestmark = pytest.mark.anyio
 

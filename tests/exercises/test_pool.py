@@ -14,8 +14,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool, StaticPool
 
-from support.exercises import check_pool_settings
-from support.exercises.pool import EXERCISE
+from support.exercises.pool import EXERCISE, check_pool_settings
 from support.lab.units import PACE_VARIABLE
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,13 @@ import pytest
 from fastapi import HTTPException
 from sqlalchemy import func, select
 
-from support.exercises import Catalogue, check_product_page
-from support.exercises.product_page import EXERCISE, NO_SUCH_PRODUCT, QUESTIONS
+from support.exercises.product_page import (
+    EXERCISE,
+    NO_SUCH_PRODUCT,
+    QUESTIONS,
+    Catalogue,
+    check_product_page,
+)
 from support.shop import open_shop
 from support.shop.models import Order, OrderItem, Product, User
 

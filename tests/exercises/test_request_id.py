@@ -10,8 +10,7 @@ import pytest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from support.exercises import check_request_id
-from support.exercises.request_id import EXERCISE
+from support.exercises.request_id import EXERCISE, check_request_id
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from support.exercises import RowRefused, check_import
-from support.exercises.row_import import EXERCISE, LIMIT
+from support.exercises.row_import import EXERCISE, LIMIT, RowRefused, check_import
 
 pytestmark = pytest.mark.anyio
 
