@@ -33,7 +33,7 @@ def mark(text: str) -> None:
     Raises TypeError when ``text`` is no string and ValueError when it is empty.
     """
     _check_text(text)
-    for trace in traces_of_current_task():
+    for trace in _current_traces():
         trace.marks.append((perf_counter(), text))
 
 
@@ -46,7 +46,7 @@ def span(text: str) -> Generator[None]:
     """
     _check_text(text)
     stretch = Stretch(text, perf_counter())
-    for trace in traces_of_current_task():
+    for trace in _current_traces():
         trace.stretches.append(stretch)
     try:
         yield
@@ -59,6 +59,14 @@ def _check_text(text: Any) -> None:
         raise TypeError(f"text is {text!r}; it must be a string")
     if not text.strip():
         raise ValueError(f"text is {text!r}; it must say something")
+
+
+def _current_traces() -> list[TaskTrace]:
+    """Return the traces of the current task, one for each x-ray that records it."""
+    try:
+        return traces_of_current_task()
+    except RuntimeError:  # no event loop in this thread
+        return []
 
 
 def check_watch(watch: Any) -> None:
@@ -166,9 +174,7 @@ def _with_a_lane(trace: TaskTrace | None) -> TaskTrace | None:
 
     ``wait_for(lock.acquire(), 1)`` on Python 3.11 acquires in such a task.
     """
-    while trace is not None and trace.parent is not None:
-        if not trace.library:
-            break
+    while trace is not None and trace.library and trace.parent is not None:
         trace = trace.parent
     return trace
 

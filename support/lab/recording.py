@@ -178,7 +178,7 @@ class Recording:
         self._result = result
         self.watched = tuple(watched)
         """Names of the locks and slots whose holders and queues were watched."""
-        every = tuple(_lanes(list(traces), start, end, held))
+        every = _lanes(list(traces), start, end, held)
         self.drawn = tuple(lane for lane in every if not lane.library)
         """The lanes of the picture: :attr:`tasks`, and those that did not come to start."""
         self.lanes = tuple(lane for lane in every if lane.steps)
@@ -404,10 +404,10 @@ def _lanes(traces: list[TaskTrace], start: float, end: float, held: float) -> li
     def lane(trace: TaskTrace, depth: int, drawn: TaskTrace | None) -> Lane:
         started = [child for child in children.get(id(trace), []) if child.steps]
         mine = [child for child in started if not child.library]
+        name = trace.name
         ended = trace.steps[-1][1] if trace.steps else end
         until = max(ended, end) if trace.outcome == "pending" else ended
         began = trace.steps[0][0] if trace.steps else end
-        name = trace.name
         return Lane(
             name=name,
             depth=depth,
@@ -420,11 +420,6 @@ def _lanes(traces: list[TaskTrace], start: float, end: float, held: float) -> li
             until=until - start,
             has_children=bool(mine),
             library=trace.library,
-            request=trace.request,
-            answered=None if trace.answered is None else trace.answered - start,
-            given_name=bool(trace.given_name),
-            folded_into=drawn.name if trace.library and drawn is not None else "",
-            holds_below=tuple(sorted(below.get(id(trace), []))),
             made=(began if trace.made is None else trace.made) - start,
             marks=tuple(Mark(name, at - start, text) for at, text in trace.marks),
             marked_spans=tuple(
@@ -436,6 +431,11 @@ def _lanes(traces: list[TaskTrace], start: float, end: float, held: float) -> li
                 )
                 for stretch in trace.stretches
             ),
+            request=trace.request,
+            answered=None if trace.answered is None else trace.answered - start,
+            given_name=bool(trace.given_name),
+            folded_into=drawn.name if trace.library and drawn is not None else "",
+            holds_below=tuple(sorted(below.get(id(trace), []))),
         )
 
     return [lane(trace, depth, drawn) for trace, depth, drawn in placed]

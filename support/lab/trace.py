@@ -53,7 +53,7 @@ import inspect
 import re
 import sys
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
@@ -111,7 +111,7 @@ class TaskTrace:
     ``log`` tells how the stack of awaited coroutines of ours changed. An entry ``(step, depth)``
     says: after that step all but the outermost ``depth`` of them had ended; the names that follow
     it are those that had begun. ``made`` is when the task was created, None where nobody noted it;
-    ``marks`` holds times and what happened then.
+    ``marks`` holds times and what happened then, ``stretches`` what it did for a time.
 
     ``request``, such as ``GET /orders``, is what a task of a server or a client library is for, and
     ``inside`` the middleware of which it runs the rest of the app. ``answered`` is when the last of
@@ -279,9 +279,9 @@ class Recorder:
             loop=self.loop_number,
             ours=own or renamed or (not request and _asked_for_by_us(self.is_ours)),
             of_anyio=subject is not core,
+            made=perf_counter(),
             request=request,
             inside=inside,
-            made=perf_counter(),
         )
         self.traces.append(trace)
         driver = self._drive(coroutine, core, trace)
@@ -291,6 +291,10 @@ class Recorder:
     def is_ours(self, code: CodeType) -> bool:
         """Return whether ``code`` is the course's or the learner's, or lies in ``places``."""
         return is_ours(code, self.places)
+
+    def trace_of(self, task: "asyncio.Task[Any] | None") -> TaskTrace | None:
+        """Return the trace of ``task``, or None if it has none here."""
+        return None if task is None else self._by_task.get(task)
 
     def adopt(self, task: "asyncio.Task[Any]", trace: TaskTrace) -> None:
         """Remember which trace belongs to ``task``."""
@@ -304,10 +308,6 @@ class Recorder:
             task = asyncio.current_task()
             if task is not None:
                 self.adopt(task, trace)
-
-    def trace_of(self, task: "asyncio.Task[Any] | None") -> TaskTrace | None:
-        """Return the trace of ``task`` while the recording goes on; None if it isn't recorded."""
-        return self._by_task.get(task) if self.on and task is not None else None
 
     def _note_cancel(self, trace: TaskTrace, root: Any, started: bool) -> None:
         """Mark that a CancelledError is thrown into a task, and why."""
@@ -566,21 +566,13 @@ class _Factory:
         return task
 
 
-def recorders_of(loop: asyncio.AbstractEventLoop) -> Sequence[Recorder]:
-    """Return the recorders that watch ``loop`` at the moment."""
-    factory = loop.get_task_factory()
-    return factory.recorders if isinstance(factory, _Factory) else ()
-
-
 def traces_of_current_task() -> list[TaskTrace]:
-    """Return the traces that recorders of its loop keep of the current task; none outside one."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no loop runs in this thread
+    """Return the traces that recorders of the running loop keep of its current task."""
+    factory = asyncio.get_running_loop().get_task_factory()
+    if not isinstance(factory, _Factory):
         return []
-    if task is None:
-        return []
-    found = (recorder.trace_of(task) for recorder in recorders_of(task.get_loop()))
+    task = asyncio.current_task()
+    found = (recorder.trace_of(task) for recorder in factory.recorders)
     return [trace for trace in found if trace is not None]
 
 

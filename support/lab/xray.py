@@ -92,9 +92,9 @@ async def xray(
     above = [against] if isinstance(against, Recording) else against
     try:
         _check_options(threshold, above, server, catch)
-        places = places_of(ours)
         watch = {} if watch is None else watch
         check_watch(watch)
+        places = places_of(ours)
     except BaseException:
         coroutine.close()
         raise
