@@ -388,7 +388,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ("it uses half of the budget", with_budget("budget / 2"), "budget-cut-short"),
     ("it uses three quarters of the budget", with_budget("0.75 * budget"), "budget-cut-short"),
     ("it uses 1.4 budgets", with_budget("1.4 * budget"), "budget-stretched"),
-    ("it always waits for 100 ms", with_budget("0.1"), "budget-cut-short"),
+    ("it uses six tenths of the budget", with_budget("0.6 * budget"), "budget-cut-short"),
     ("it always waits for half a second", with_budget("0.5"), "budget-per-item"),
     (
         "its budget begins with the worker",
