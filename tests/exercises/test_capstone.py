@@ -717,8 +717,8 @@ WRONG: tuple[tuple[str, str, str], ...] = (
 )
 
 # What passes, though it is wrong. Failures are noted in a list of the module, which the check does
-# not find by looking at the cache: it follows what the object and its class hold, and the names of a
-# notebook hold things of the whole lesson.
+# not find by looking at the cache: it follows what the object and its class hold, and the names of
+# a notebook hold things of the whole lesson.
 SURVIVES = "FAILED = []\n" + answer(
     end="except Exception:\n            FAILED.append(currency)\n            raise\n"
     "        finally:\n            del self.asking[currency]"
