@@ -733,8 +733,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
 
 # What passes, though it is wrong: a bus that gives each handler five seconds, and reports one that
 # needs longer as if it had raised TimeoutError. The check would have to wait as long as any bus
-# may, at each run of every right answer; it waits for 150 ms, which finds those who wait for a
-# moment.
+# may, at each run of every right answer; it waits for 150 ms, which finds a bus of little patience.
 SURVIVES = answer(
     call="async with asyncio.timeout(5):\n"
     "                if inspect.isawaitable(outcome := handler(data)):\n"
