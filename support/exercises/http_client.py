@@ -37,7 +37,7 @@ TICK = 20  # milliseconds between two looks whether a supplier that hangs has be
 PATIENCE = 75  # such looks; a machine that stops everything stops them as well
 ODD_SKU = "A?price=0"
 STARTING = 5.0  # seconds that a lifespan gets to start, and to stop
-SETTLING = 2.0  # seconds that the server gets to notice a closed connection
+SETTLING = 1.0  # seconds that the server gets to notice a closed connection
 LOOKS = 400  # in each of those times
 
 EXERCISE = Exercise(
