@@ -46,7 +46,7 @@ def without_ids(path: str) -> str:
 
 def request_in(scope: Any) -> str:
     """Return ``GET /path`` or ``WS /path`` for the scope of a request, and "" for anything else."""
-    if not isinstance(scope, Mapping):
+    if not isinstance(scope, dict):
         return ""
     kind, path = scope.get("type"), scope.get("path")
     if kind not in ("http", "websocket") or not isinstance(path, str):

@@ -264,12 +264,17 @@ class Recorder:
         subject = _behind_anyio(core)
         code = getattr(subject, "cr_code", None)
         name = getattr(subject, "__qualname__", type(subject).__qualname__)
-        own = code is not None and self.is_ours(code)
-        renamed = code is not None and short_name(name) != short_name(code.co_qualname)
+        label = "" if code is None else self._known(code)
+        own = bool(label) and label is not TO_BE_READ
+        renamed = (
+            code is not None
+            and name != code.co_qualname
+            and short_name(name) != short_name(code.co_qualname)
+        )
         request = inside = ""
         if renamed:
             request = short_name(name) if not own and is_request(short_name(name)) else ""
-        elif code in ELSEWHERE:
+        elif label is TO_BE_READ:
             name, _ = work_of(subject, self.is_ours)
         elif not own:
             request, inside = request_of(subject)
@@ -352,7 +357,7 @@ class Recorder:
         coroutine_type, generator_type = CoroutineType, GeneratorType
         ends = self._ends
         native = type(root) is coroutine_type
-        root_label = self._label(root.cr_code) if native else ""
+        root_label = self._known(root.cr_code) if native else ""
         if root_label is TO_BE_READ:
             root_label = ""  # its task is named by it
         trace.outermost = root_label
