@@ -302,8 +302,8 @@ class LoopbackServer:
     def __init__(self, app: ASGIApp, options: dict[str, Any]) -> None:
         self.port = 0
         self.errors: list[Exception] = []
-        self._app = LifespanRun(app)
-        self._answer = announced(self._app)
+        self._lifespan = LifespanRun(app)
+        self._app = announced(self._lifespan)
         self._config = uvicorn.Config(
             self._observed, host=HOST, port=0, interface="asgi3", **options
         )
@@ -431,7 +431,7 @@ class LoopbackServer:
         self, scope: MutableMapping[str, Any], receive: Callable, send: Callable
     ) -> None:
         try:
-            await self._answer(scope, receive, send)
+            await self._app(scope, receive, send)
         except BaseException as error:
             if scope["type"] == "lifespan":
                 self._lifespan_error = error
@@ -457,11 +457,11 @@ class LoopbackServer:
                 started = await self._started
         except TimeoutError:
             raise ServerDidNotStart(
-                f"The app's startup did not end within {LIFESPAN_STARTUP:g} s.{self._app.hint}"
+                f"The app's startup did not end within {LIFESPAN_STARTUP:g} s.{self._lifespan.hint}"
             ) from None
-        if not started or self._app.refused:
+        if not started or self._lifespan.refused:
             cause = self._lifespan_error or self._failure
-            message = f"The server did not start: {cause!r}.{self._app.hint}"
+            message = f"The server did not start: {cause!r}.{self._lifespan.hint}"
             raise ServerDidNotStart(message) from cause
         self._lifespan_error = None  # an app without a lifespan fails here, and may
 
