@@ -24,7 +24,7 @@ MARKS: dict[Kind, tuple[str, str, str]] = {
     "hint": ("→", "#b25e09", "Hint"),
 }
 PIXELS_PER_INCH = 100
-COLOURS_IN_A_PICTURE = 32
+COLOURS_IN_A_PICTURE = 24
 PICTURE_WIDTH = 760  # pixels
 
 

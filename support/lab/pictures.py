@@ -122,7 +122,7 @@ def draw(recordings: Sequence[Recording]) -> Figure:
     per_second, unit = (1.0, "seconds") if limit > SECONDS_FROM else (1000.0, "milliseconds")
     scale = _Scale(limit, per_second, across)
     axis = f"{unit} since the start"
-    lines = _lines(legend, (0.99 - left) * WIDTH, width_of(axis, 9) + GAP)
+    lines = _lines(legend, (0.99 - left) * WIDTH - width_of(axis, 9) - GAP)
     foot = FOOT + LEGEND_LINE * (len(lines) - 1)
     total = sum(heights) + foot
     figure = Figure(figsize=(WIDTH, total), dpi=100, facecolor=CARD)
@@ -213,24 +213,28 @@ def _symbol(marker: str | Path, colour: str, label: str, edge: str = CARD) -> Li
     )  # fmt: skip
 
 
-def _lines(legend: list[list[Handle]], room: float, taken: float) -> list[list[Handle]]:
-    """Return the legend line by line; on the first, ``taken`` inches are the axis's.
+def _lines(legend: list[list[Handle]], beside: float) -> list[list[Handle]]:
+    """Return the legend line by line; on the first, ``beside`` inches are free beside the axis's
+    unit, so the first may be empty.
 
-    What does not fit into one line begins a second with what is no bar.
+    What is no bar begins a line of its own unless all fits into the first.
     """
+    bars, others = legend
+    together = [*bars, *others]
+    if sum(map(_wide, together)) <= beside:
+        return [together]
+    if sum(map(_wide, bars)) <= beside:
+        return [bars, *_filled(others)]
+    return [[], *_filled(together)]
+
+
+def _filled(handles: list[Handle]) -> list[list[Handle]]:
+    """Return lines of as many entries as the picture is wide for."""
     lines: list[list[Handle]] = [[]]
-    free = room - taken
-    whole = sum(_wide(handle) for part in legend for handle in part)
-    for part in legend:
-        if part is not legend[0] and part and whole > room - taken:
+    for handle in handles:
+        if sum(map(_wide, [*lines[-1], handle])) > WIDTH - 2 * MARGIN:
             lines.append([])
-            free = room
-        for handle in part:
-            if _wide(handle) > free:
-                lines.append([])
-                free = room
-            lines[-1].append(handle)
-            free -= _wide(handle)
+        lines[-1].append(handle)
     return lines
 
 
@@ -350,7 +354,8 @@ def _lane(bars: _Bars, row: Row, scale: _Scale, palette: dict[str, int]) -> None
         look = _Look(2.4, SPANS[palette[name]])
         bars.add(merged(spans, 2 * pixel), bar if row.group > 1 else strip, look)
     if _dense(row.running, pixel):
-        for spans, colour in _shaded(row.running, 2 * pixel):
+        clear = bool(row.queues or row.holds)  # what is below the shades is to be seen
+        for spans, colour in _shaded(row.running, 2 * pixel, clear=clear):
             bars.add(spans, bar, _Look(3.0, colour))
     else:
         bars.add(merged(row.running, 2.2 * pixel), bar, _Look(3.0, RUNNING))
@@ -493,8 +498,11 @@ def _dense(spans: Spans, pixel: float) -> bool:
     return bool(covered > 0.25 * whole and covered > 1.5 * lengths.sum())
 
 
-def _shaded(spans: Spans, width: float) -> list[tuple[list[Interval], str]]:
-    """Return bins ``width`` wide by colour: the darker, the larger the share of running in them."""
+def _shaded(spans: Spans, width: float, *, clear: bool = False) -> list[tuple[list[Interval], str]]:
+    """Return bins ``width`` wide by colour: the darker, the larger the share of running in them.
+
+    With ``clear`` what lies below shines through.
+    """
     both = np.asarray(spans, dtype=float)
     running = np.concatenate(([0.0], np.cumsum(both[:, 1] - both[:, 0])))
     times = both.reshape(-1)
@@ -509,7 +517,10 @@ def _shaded(spans: Spans, width: float) -> list[tuple[list[Interval], str]]:
         chosen = np.flatnonzero(levels == level)
         if len(chosen):
             parts = list(zip(bins[chosen].tolist(), bins[chosen + 1].tolist(), strict=True))
-            colour = to_hex(tuple(light + (dark - light) * level / SHADES))
+            share = level / SHADES
+            colour = to_hex(tuple(light + (dark - light) * share))
+            if clear:
+                colour = to_hex((*dark, share), keep_alpha=True)
             found.append((merged(parts, 0.0), colour))
     return found
 

@@ -429,6 +429,26 @@ def test_thin_lanes_are_coloured_by_what_they_hold() -> None:
     assert len(bars(figure, SPANS[0])) == 6
 
 
+@pytest.mark.parametrize("watched", [True, False])
+def test_dense_steps_let_what_is_held_shine_through(watched: bool) -> None:
+    busy = trace("busy", *[(n / 20_000, (n + 0.3) / 20_000, "get") for n in range(20_000)])
+    busy.stretches = [Stretch("holds lock", 0.2, 0.8)] if watched else []
+    figure = draw([recording(busy, end=1.0, watched=["lock"])])
+    shades: list[Any] = [
+        bar.get_facecolor() for bar in figure.findobj(PolyCollection) if bar.get_zorder() == 3
+    ]
+    assert shades
+    assert all((shade[0][3] < 1) == watched for shade in shades)
+
+
+def test_a_legend_of_many_names_stays_inside_the_picture() -> None:
+    names = [f"waits for the answer of supplier number {n}" for n in range(7)]
+    spans = [Stretch(name, 0.01 * n, 0.01 * n + 0.01) for n, name in enumerate(names)]
+    figure = draw([recording(trace("a" * 60, stretches=spans), watched=["slot"])])
+    assert_legible(figure)
+    assert sum(text.startswith("waits for the answer") for text in said(figure)) == 7
+
+
 # Marks.
 
 
