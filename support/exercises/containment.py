@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from types import ModuleType
 from typing import Any
 
-import anyio.to_thread
+from anyio._backends._asyncio import find_root_task
 from IPython.core.getipython import get_ipython
 
 OUTPUT = 100_000  # characters that a check's code may print, on both streams together
@@ -65,16 +65,16 @@ def put_back() -> list[str]:
     return replaced
 
 
-@contextlib.asynccontextmanager
-async def others_hidden() -> AsyncGenerator[None]:
+@contextlib.contextmanager
+def others_hidden() -> Generator[None]:
     """Keep the tasks that are there now out of ``asyncio.all_tasks()`` inside the block.
 
     Whoever cancels all tasks in there cancels the block's own; the kernel and the check live on.
     Source: https://docs.python.org/3/library/asyncio-extending.html#task-lifetime-support
     """
     # AnyIO stops its worker threads and processes when the loop's first task ends. It looks for
-    # that task among all tasks, once, when it needs a thread; hidden, it would take another for it.
-    await anyio.to_thread.run_sync(int)
+    # that task among all tasks when it first needs one, and would take another for it in here.
+    find_root_task()
     others = asyncio.all_tasks()
     for task in others:
         asyncio.tasks._unregister_task(task)

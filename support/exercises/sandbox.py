@@ -247,7 +247,7 @@ class Sandbox:
         self._run_ends, self._late = began + given, False
         self._wake = self._loop.create_future()
         left: list[str] = []
-        async with others_hidden():
+        with others_hidden():
             task = asyncio.create_task(learners_code(), context=self._context())
             try:
                 await _wait(
