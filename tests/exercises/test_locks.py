@@ -955,11 +955,17 @@ async def stubborn(lock):
     ),
     (
         "a cancellation comes out as a loss",
-        given(
-            block="try:\n                yield\n            except asyncio.CancelledError:\n"
-            "                renewing.cancel()\n"
-            "                raise LockError('stopped') from None"
-        ),
+        """
+        right = renewed_lock
+
+        @asynccontextmanager
+        async def renewed_lock(redis, name, lease):
+            try:
+                async with right(redis, name, lease):
+                    yield
+            except asyncio.CancelledError:
+                raise LockError("stopped") from None
+        """,
         "swallows",
     ),
     # a caller who leaves while Redis answers
