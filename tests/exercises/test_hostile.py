@@ -193,6 +193,31 @@ async def test_a_run_that_waits_for_ever_ends_before_the_whole_limit_is_gone() -
     assert "(0.45 s were not enough)" in verdict.message
 
 
+async def test_a_run_that_starts_a_process_gets_its_patience_twice() -> None:
+    async def computes_elsewhere() -> None:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-S", "-c", "import time; time.sleep(0.5)"
+        )
+        await program.wait()
+
+    async def waits() -> None:
+        await asyncio.sleep(0.5)
+
+    async def verdict_with_little_patience(act: Callable[[], Any]) -> Verdict:
+        async def judge(sandbox: Sandbox) -> str:
+            sandbox.patience = 0.4
+            (await sandbox.run(act)).result()
+            return "fine"
+
+        return await check(judge)
+
+    assert (await verdict_with_little_patience(waits)).mistake == "never-ends"
+    for _ in range(5):  # a machine may be too busy for it once
+        if (await verdict_with_little_patience(computes_elsewhere)).passed:
+            return
+    pytest.fail("no run with a process got more than its patience")
+
+
 @needs_a_timer
 async def test_a_timer_of_somebody_elses_is_left_alone() -> None:
     rang = threading.Event()
