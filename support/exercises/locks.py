@@ -679,6 +679,7 @@ async def _look_on(stage: _Stage, lease: float, watch: _Watch) -> None:
     end = looked + LEASES * lease
     while looked < end:
         if watch.token is None or await stage.holder() != watch.token:
+            await asyncio.sleep(lease / 2)  # a renewal that comes too late is counted too
             return
         watch.longest_lease = max(watch.longest_lease, await stage.left())
         await asyncio.sleep(lease / LOOKS)
