@@ -48,6 +48,29 @@ with two_processes() as pool:
 """
 
 
+WITH_WORKER_PROCESSES = """
+import anyio.to_process
+from fastapi import FastAPI
+from support.exercises import check_blocking, fetch_prices
+
+app = FastAPI()
+
+
+@app.get("/report/{sku}")
+async def report_on(sku: str):
+    prices = await anyio.to_process.run_sync(fetch_prices, sku)
+    return {"sku": sku, "trend": await anyio.to_process.run_sync(summarise, prices)}
+
+
+@app.get("/ping")
+async def ping():
+    return {"ok": True}
+
+
+await check_blocking(app, limit=60)
+"""
+
+
 def cell_of(lesson: str, identity: str) -> str:
     (path,) = (Path(__file__).parents[2] / "notebooks").glob(f"{lesson}_*.ipynb")
     cells = nbformat.read(path, as_version=4)["cells"]
@@ -127,3 +150,9 @@ def test_the_stop_button_leaves_the_kernel_of_lesson_01_alive(kernel) -> None:
     for _ in range(3):
         kernel.run(BUSY_POOL, interrupt_at="working")
         assert "still 4" in kernel.run("print('still', 2 + 2, flush=True)")
+
+
+def test_anyios_worker_processes_pass_the_check_of_lesson_01_in_a_kernel(kernel) -> None:
+    """AnyIO finds no main task there, and would end its workers with the first request."""
+    shown = kernel.run(WITH_WORKER_PROCESSES)
+    assert "✓ Four reports at once" in shown, shown
