@@ -765,6 +765,14 @@ async def test_visitors_who_wait_for_one_who_left(monkeypatch: pytest.MonkeyPatc
     }
 
 
+async def test_an_answer_that_keeps_the_loop_ends_the_check_at_once() -> None:
+    source = answer(call="time.sleep(3)\n            rate = await self.fetch(currency)")
+    began = time.monotonic()
+    verdict = await check_capstone(RIGHT_WORD, rates_of(source))
+    assert verdict.mistake == "blocks-the-loop", verdict.message
+    assert time.monotonic() - began < 6  # seconds; it took 21
+
+
 async def test_an_endless_repair_is_stopped() -> None:
     assert (await check_capstone(RIGHT_WORD, Endless, limit=0.5)).mistake == "never-ends"
 

@@ -1008,6 +1008,15 @@ async def never_opens(redis: Any, name: str, lease: float) -> AsyncGenerator[Non
     yield
 
 
+async def test_an_answer_that_keeps_the_loop_ends_the_check_at_once() -> None:
+    names = names_of(given(block="time.sleep(3)\n            yield"))
+    names["time"] = time
+    began = time.monotonic()
+    verdict = await check_locks(recorded, names["renewed_lock"])
+    assert verdict.mistake == "blocks-the-loop", verdict.message
+    assert time.monotonic() - began < 6  # seconds
+
+
 async def test_an_endless_wait_is_stopped() -> None:
     assert (await check_locks(recorded, never_opens, limit=0.5)).mistake == "never-ends"
 
