@@ -51,7 +51,8 @@ with two_processes() as pool:
 WITH_WORKER_PROCESSES = """
 import anyio.to_process
 from fastapi import FastAPI
-from support.exercises import check_blocking, fetch_prices
+from support.exercises.blocking import check_blocking
+from support.exercises.supplier import fetch_prices
 
 app = FastAPI()
 
