@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from types import ModuleType
 from typing import Any
 
-from anyio._backends._asyncio import find_root_task
+from anyio._backends._asyncio import _root_task, find_root_task
 from IPython.core.getipython import get_ipython
 
 OUTPUT = 100_000  # characters that a check's code may print, on both streams together
@@ -72,18 +72,36 @@ def others_hidden() -> Generator[None]:
     Whoever cancels all tasks in there cancels the block's own; the kernel and the check live on.
     Source: https://docs.python.org/3/library/asyncio-extending.html#task-lifetime-support
     """
-    # AnyIO stops its worker threads and processes when the loop's first task ends. It looks for
-    # that task among all tasks when it first needs one, and would take another for it in here.
-    find_root_task()
     others = asyncio.all_tasks()
-    for task in others:
-        asyncio.tasks._unregister_task(task)
+    with _root_for_anyio():
+        for task in others:
+            asyncio.tasks._unregister_task(task)
+        try:
+            yield
+        finally:
+            for task in others:
+                if not task.done():
+                    asyncio.tasks._register_task(task)
+
+
+@contextlib.contextmanager
+def _root_for_anyio() -> Generator[None]:
+    """Let AnyIO take this task for the loop's main one inside the block, if it knows none.
+
+    It ends its worker threads and processes with the loop's main task. In a kernel it finds none,
+    and takes the task that happens to ask first: a request's, whose end then ends the workers of
+    all others.
+    """
+    find_root_task()
+    known = _root_task.get(None)
+    if known is not None and not known.done():
+        yield
+        return
+    token = _root_task.set(asyncio.current_task())
     try:
         yield
     finally:
-        for task in others:
-            if not task.done():
-                asyncio.tasks._register_task(task)
+        _root_task.reset(token)
 
 
 @contextlib.contextmanager

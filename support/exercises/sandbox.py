@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
+import psutil
+
 from support.exercises.containment import (
     SHARED,
     kept_running,
@@ -38,7 +40,7 @@ from support.lab.trace import LAB_FOLDER, TASK_MAKERS, is_ours, short_name
 
 T = TypeVar("T")
 
-GRACE = 2.0  # seconds that a library's task, or one that was cancelled, gets to finish
+GRACE = 0.5  # seconds that a library's task, or one that was cancelled, gets to finish
 ROUNDS = 3  # how often what is left is cancelled before it is closed
 ROUND = 0.3  # seconds between two such rounds
 
@@ -180,8 +182,9 @@ class Sandbox:
     """An async context manager in which a learner's code runs; :meth:`run` runs it.
 
     ``limit`` is the time that all runs together may take and ``patience`` the time that one of them
-    may, both in seconds; a run may take all of it unless ``patience`` is given. ``offence`` is what
-    the code did that no check goes on after, or None.
+    may, both in seconds; a run may take all of it unless ``patience`` is given. A run that starts
+    processes gets it twice: a busy machine takes seconds to start them. ``offence`` is what the
+    code did that no check goes on after, or None.
     """
 
     def __init__(self, limit: float, *, patience: float | None = None) -> None:
@@ -199,6 +202,8 @@ class Sandbox:
         self._deadline = 0.0
         self._run_ends = math.inf
         self._late = False
+        self._children: set[int] = set()
+        self._extended = False
         self._wake: asyncio.Future[None] | None = None
         self._threads_may_hang = False
         self._shared = contextlib.ExitStack()
@@ -212,6 +217,7 @@ class Sandbox:
         self._previous = self._loop.get_task_factory()
         self._loop.set_task_factory(self._factory)
         self._shared.callback(self._loop.set_task_factory, self._previous)
+        self._children = _children()
         self.watchdog.start()
         self._shared.callback(self.watchdog.stop)
         self._deadline = self._loop.time() + self.limit
@@ -245,16 +251,18 @@ class Sandbox:
         began = self._loop.time()
         given = min(self.patience, self._deadline - began)
         self._run_ends, self._late = began + given, False
+        self._extended = False
         self._wake = self._loop.create_future()
         left: list[str] = []
         with others_hidden():
             task = asyncio.create_task(learners_code(), context=self._context())
             try:
-                await _wait(
-                    {task, self._wake},
-                    timeout=max(0.0, given),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+                while not (task.done() or self.is_over()):
+                    await _wait(
+                        {task, self._wake},
+                        timeout=self._run_ends - self._loop.time(),
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
                 if task.done() and not self.is_over():
                     left = [_name(other) for other in await self._left()]
             finally:
@@ -272,6 +280,10 @@ class Sandbox:
 
     def is_over(self) -> bool:
         """Return whether the code has been told to end: its time is up, or it went too far."""
+        if self._loop.time() >= self._run_ends and not self._extended:
+            self._extended = True
+            if _children() - self._children:
+                self._run_ends = min(self._run_ends + self.patience, self._deadline)
         self._late |= self._loop.time() >= self._run_ends
         return self._late or self.offence is not None
 
@@ -370,6 +382,11 @@ def _asked_for_by_us(frame: FrameType | None) -> bool:
             return False
         frame = frame.f_back
     return False
+
+
+def _children() -> set[int]:
+    """Return the process ids of this process's children, and of theirs."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
 def _name(task: "asyncio.Future[Any]") -> str:

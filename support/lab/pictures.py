@@ -553,6 +553,9 @@ def describe(recording: Recording) -> str:
         if names
     )
     parts.extend(_marked(recording))
+    background = sum(lane.after_answer >= recording.held for lane in lanes)
+    if background:
+        parts.append(f"{background} going on after the answer")
     parts.append(f"{_verb(recording)} after {duration(recording.duration)}")
     return f"{recording.title}: {', '.join(parts)}."
 

@@ -99,6 +99,11 @@ class Lane:
         """When the task's last step ended; for a pending task, the last that was seen."""
         return self.steps[-1][1] if self.steps else self.until
 
+    @property
+    def after_answer(self) -> float:
+        """How long it went on after its answer had been sent, in seconds; 0 where nobody told."""
+        return 0.0 if self.answered is None else max(self.until - self.answered, 0.0)
+
     def spans(self, name: str) -> list[Interval]:
         """Return when the task waited in a coroutine called ``name`` or in what that awaited.
 

@@ -208,7 +208,7 @@ def _row(recording: Recording, lane: Lane, label: str, height: float, *, group: 
         until=lane.until,
         loop=lane.loop,
         group=group,
-        marks=lane.marks,
+        marks=(*lane.marks, *_answer(recording, lane)),
     )
     queues = {queues_for(name): name for name in recording.watched}
     for name, spans in _by_name(lane.marked_spans):
@@ -218,6 +218,13 @@ def _row(recording: Recording, lane: Lane, label: str, height: float, *, group: 
             row.holds[name] = spans
     row.height += row.strips * STRIP
     return row
+
+
+def _answer(recording: Recording, lane: Lane) -> list[Mark]:
+    """Return where the answer was sent, in a lane that goes on after it, as background tasks do."""
+    if lane.answered is None or lane.after_answer < recording.held:
+        return []
+    return [Mark(lane.name, lane.answered, "answered")]
 
 
 def _ending(lane: Lane) -> str:

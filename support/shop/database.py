@@ -23,7 +23,7 @@ back to the pool with its transaction open is rolled back there, for the same tr
 
 **What does not wait**, and does across a network:
 
-- connecting: 2 trips without a password or TLS, more with them;
+- connecting: 2 trips, more with a password, TLS or an older asyncpg;
 - preparing a statement: 1 trip, the first time that a connection meets it;
 - fetching more of a streamed result: a trip for each batch of rows;
 - a statement that does not parse: here it never leaves;

@@ -40,8 +40,6 @@ DRIVER: Final = "postgresql+asyncpg"
 _SCHEMES: Final = ("postgresql", "postgres", DRIVER)
 _SAVEPOINTS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK TO")
 _PINGS: Final = "support.shop.pings"
-# A TypeError is a parameter in the URL that asyncpg does not have.
-_REFUSALS: Final = (SQLAlchemyError, OSError, TypeError)
 
 
 def server_url(value: object) -> URL:
@@ -117,7 +115,7 @@ class ServerDatabase(CountingDatabase):
         except BaseException as error:
             if created or isinstance(error, asyncio.CancelledError):
                 await asyncio.shield(self.close())
-            if isinstance(error, _REFUSALS):
+            if isinstance(error, _refusals()):
                 url = self.url.render_as_string()
                 raise DatabaseUnavailableError(url, _reason(error)) from error
             raise
@@ -143,7 +141,7 @@ class ServerDatabase(CountingDatabase):
                 "SET LOCAL client_min_messages = 'error'",
                 f"DROP SCHEMA IF EXISTS {self.schema} CASCADE",
             )
-        except _REFUSALS as error:
+        except _refusals() as error:
             self._warn(f"the schema {self.schema} could not be dropped: {_reason(error)}")
         if held:
             self._warn(
@@ -188,6 +186,15 @@ class ServerDatabase(CountingDatabase):
         if not sql.startswith(_SAVEPOINTS):
             with self._lock:
                 self._statements += 1
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Return the errors of a server that cannot be used."""
+    import asyncpg  # only a shop on a server needs it
+
+    # A TypeError is a parameter in the URL that asyncpg does not have. SQLAlchemy 2.0 passes on
+    # what the driver raises while it connects; 2.1 wraps it.
+    return SQLAlchemyError, OSError, TypeError, asyncpg.PostgresError
 
 
 async def _copy(connection: AsyncConnection, users: int, products: int) -> None:

@@ -9,12 +9,10 @@ import threading
 import time
 from asyncio import all_tasks
 from collections.abc import AsyncGenerator, Callable
-from queue import Empty
 from typing import Any
 
 import anyio
 import pytest
-from jupyter_client.manager import start_new_kernel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -28,7 +26,6 @@ pytestmark = pytest.mark.anyio
 SLEEP = asyncio.sleep
 NAP = 30.0  # seconds that a blocking answer means to sleep
 IN_TIME = NAP / 3  # seconds: far more than a check needs, far less than the nap
-KERNEL_SECONDS = 120
 
 needs_a_timer = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="this system has no timer that interrupts a thread"
@@ -194,6 +191,31 @@ async def test_a_run_that_waits_for_ever_ends_before_the_whole_limit_is_gone() -
     verdict = await check(judge)
     assert verdict.mistake == "never-ends"
     assert "(0.45 s were not enough)" in verdict.message
+
+
+async def test_a_run_that_starts_a_process_gets_its_patience_twice() -> None:
+    async def computes_elsewhere() -> None:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-S", "-c", "import time; time.sleep(0.5)"
+        )
+        await program.wait()
+
+    async def waits() -> None:
+        await asyncio.sleep(0.5)
+
+    async def verdict_with_little_patience(act: Callable[[], Any]) -> Verdict:
+        async def judge(sandbox: Sandbox) -> str:
+            sandbox.patience = 0.4
+            (await sandbox.run(act)).result()
+            return "fine"
+
+        return await check(judge)
+
+    assert (await verdict_with_little_patience(waits)).mistake == "never-ends"
+    for _ in range(5):  # a machine may be too busy for it once
+        if (await verdict_with_little_patience(computes_elsewhere)).passed:
+            return
+    pytest.fail("no run with a process got more than its patience")
 
 
 @needs_a_timer
@@ -411,61 +433,3 @@ async def test_a_task_of_a_learners_anyio_group_is_the_learners() -> None:
 
     verdict = await verdict_on(leaves_a_group_open)
     assert verdict.mistake == "left-running"
-
-
-# ---------------------------------------------------------------- in a kernel
-
-SET_UP = """
-import asyncio, sys, time, anyio
-from support.exercises.row_import import check_import
-print("ready")
-"""
-HOSTILE = {
-    "loop.stop": "asyncio.get_running_loop().stop()",
-    "call_soon(loop.stop)": "asyncio.get_running_loop().call_soon(asyncio.get_running_loop().stop)",
-    "all tasks": "[task.cancel() for task in asyncio.all_tasks()]",
-    "exit": "exit()",
-    "sleep": "time.sleep(30)",
-    "spin": "while True: pass",
-    "stdout": "sys.stdout.close()",
-    "patch": "asyncio.sleep = asyncio.wait = None",
-    "flood": "while True: print('x' * 10_000)",
-}
-
-
-@needs_a_timer
-async def test_a_kernel_outlives_hostile_answers_and_checks_the_next_one() -> None:
-    manager, client = start_new_kernel(kernel_name="python3")
-
-    def run(source: str) -> str:
-        """Run a cell; return what it showed as text."""
-        shown = []
-
-        def note(message: dict[str, Any]) -> None:
-            content = message["content"]
-            shown.append(content.get("text") or content.get("data", {}).get("text/plain", ""))
-            shown.extend(content.get("traceback", ()))
-
-        with contextlib.suppress(Empty):
-            client.execute_interactive(source, timeout=KERNEL_SECONDS, output_hook=note)
-        assert manager.is_alive()
-        return "".join(shown)
-
-    try:
-        assert "ready" in run(SET_UP)
-        for name, line in HOSTILE.items():
-            source = (
-                f"async def import_rows(rows, add, limit):\n    {line}\n"
-                "await check_import(import_rows)"
-            )
-            shown = run(source)
-            assert "→" in shown, f"{name}: {shown}"
-            assert "Traceback" not in shown, f"{name}: {shown}"
-        stub = (
-            "async def import_rows(rows, add, limit):\n    raise NotImplementedError\n"
-            "await check_import(import_rows)"
-        )
-        assert "Nothing to check yet" in run(stub)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)

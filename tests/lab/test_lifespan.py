@@ -100,7 +100,6 @@ class TestHasLifespan:
             (pure, None),
             (Hidden(FastAPI(lifespan=lifespan)), None),
         ],
-        ids=str,
     )
     def test_it_is_told_of_fastapi_and_starlette_apps_and_through_layers(self, app, has):
         assert has_lifespan(app) is has

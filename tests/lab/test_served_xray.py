@@ -274,7 +274,10 @@ async def test_the_lane_goes_on_after_the_answer_for_a_background_task(ask: Ask,
     lane = lane_of(recording, f"GET {path}")
     assert lane.answered is not None
     assert lane.began < lane.answered
-    assert lane.until - lane.answered >= LONG
+    assert lane.after_answer == lane.until - lane.answered >= LONG
+    (row,) = [row for row in rows_of(recording) if row.label == lane.name]
+    assert [mark.at for mark in row.marks if mark.text == "answered"] == [lane.answered]
+    assert "1 going on after the answer" in describe(recording)
     if path == "/background":
         assert holds_after(recording, lane.name, lane.answered)
     else:
@@ -283,9 +286,11 @@ async def test_the_lane_goes_on_after_the_answer_for_a_background_task(ask: Ask,
 
 
 async def test_an_endpoint_without_background_work_ends_with_its_answer(ask: Ask) -> None:
-    lane = lane_of(await ask(a_shop().app, "/blocking"), "GET /blocking")
+    recording = await ask(a_shop().app, "/blocking")
+    lane = lane_of(recording, "GET /blocking")
     assert lane.answered is not None
     assert lane.began + LONG < lane.answered <= lane.until
+    assert "after the answer" not in describe(recording)
 
 
 async def test_a_stream_is_answered_with_its_last_chunk(ask: Ask) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import (
@@ -339,8 +340,8 @@ class TestPool:
                 connection = workers[turn % 4].connect()
                 try:
                     await held.enter_async_context(connection)
-                except DBAPIError as error:
-                    refused.append(str(error.orig))
+                except (DBAPIError, asyncpg.PostgresError) as error:  # as it comes in 2.0
+                    refused.append(str(error))
         for worker in workers:
             await worker.dispose()
         assert refused
