@@ -31,7 +31,7 @@ LONG_LEASE = 3_000  # milliseconds, where it is not
 LEASES = 2.9  # how long the work under the lock takes, in leases
 PATIENCE = 6  # leases that a block goes on without its lock before it counts as never stopped
 ROUNDS = 4  # tries on a machine that stood still; each has twice the lease
-BLAMES = 2  # tries with a Redis that is silent; each has twice the lease
+BLAMES = 3  # tries with a Redis that is silent; each has twice the lease
 LOOKS = 15  # a lease; how often the check looks at the lock
 MOST = 1.1  # leases that a lock may have left
 LEAST = 0.7  # leases that it must have had left at some time
@@ -425,21 +425,35 @@ def _has(end: str, failure: Exception | None = None) -> str:
 
 
 async def _judge_two_records(sandbox: Sandbox, record: Callable[..., Any]) -> None:
-    """Let a short block begin and end within a longer one."""
+    """Let a short block begin and end within a longer one, in this order on any machine."""
     records: list[Any] = []
+    begun, ended = asyncio.Event(), asyncio.Event()
+    worked = 0.0
 
-    async def works(name: str, before: float, milliseconds: float) -> None:
-        await asyncio.sleep(ms(before))
-        async with record(name, records):
-            await asyncio.sleep(ms(milliseconds))
+    async def longer() -> None:
+        nonlocal worked
+        async with record("longer", records):
+            began = asyncio.get_running_loop().time()
+            await asyncio.sleep(ms(WORK))
+            begun.set()
+            await ended.wait()
+            worked = asyncio.get_running_loop().time() - began
+
+    async def shorter() -> None:
+        await begun.wait()
+        try:
+            async with record("shorter", records):
+                await asyncio.sleep(ms(WORK))
+        finally:
+            ended.set()
 
     async def both() -> None:
-        await asyncio.gather(works("longer", 0, 3 * WORK), works("shorter", WORK, WORK))
+        await asyncio.gather(longer(), shorter())
 
     (await sandbox.run(both)).result()
     if [entry[0] for entry in records] != ["shorter", "longer"]:
         raise EXERCISE.wrong("wrong-record", "two blocks at once have mixed up their names")
-    if records[1][2] < 0.9 * ms(3 * WORK):
+    if records[1][2] < 0.9 * worked:
         raise EXERCISE.wrong("wrong-record", "two blocks at once have mixed up their times")
 
 
