@@ -2,25 +2,36 @@
 
 import sys
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
+
+from support.pythons import TESTED, too_old
+
+if too_old(sys.version_info[:2]):
+    # said here, since what follows cannot even be imported
+    sys.exit(
+        f"This is Python {sys.version_info[0]}.{sys.version_info[1]}; the course needs {TESTED}: "
+        "start with `python3 -m uv run course open`, which fetches one."
+    )
+
+from support.project import INSTALL
 
 try:
     import typer
     from typer.core import TyperCommand, TyperGroup
 
-    from support import workbook
+    from support import pins, workbook
     from support.project import CourseError, Project
     from support.publishing import check as checking
     from support.publishing import guide as guides
+    from support.publishing import index as lesson_index
+    from support.publishing import new as lessons_made
     from support.publishing import readme
     from support.publishing import refresh as refreshing
     from support.publishing import site as publishing
 except ModuleNotFoundError as missing:
-    sys.exit(
-        f"The package {missing.name} is not installed: run `python3 -m pip install -e .` in the "
-        "course's folder, or start with `uv run course open`."
-    )
+    sys.exit(f"The package {str(missing.name).partition('.')[0]} is not installed: {INSTALL}.")
 
 
 class OneSentence(TyperGroup):
@@ -55,8 +66,26 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Async patterns for FastAPI, as notebooks that run.",
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(metadata.version("fastapi-async-course"))
+        raise typer.Exit
+
+
+@app.callback()
+def course(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Async patterns for FastAPI, as notebooks that run."""
+
 
 Lessons = Annotated[
     list[str] | None,
@@ -103,6 +132,39 @@ def refresh(lessons: Lessons = None) -> None:
 def check(lessons: Lessons = None) -> None:
     """Say, without executing, which lessons are stale, out of order, too large or failing."""
     typer.echo(checking.check(Project.here(), lessons or []))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="A word, such as retries, or 14_retries.")],
+) -> None:
+    """Write the skeleton of a new lesson: its notebook, its checker and its row in the table."""
+    project = Project.here()
+    for path in lessons_made.new_lesson(project, name):
+        typer.echo(path.relative_to(project.root).as_posix())
+    typer.echo("Each sentence to write begins with TODO; CONTRIBUTING.md says what comes next.")
+
+
+@app.command()
+def index() -> None:
+    """Write the tables of README.md and of lesson 00 from support/lessons.toml."""
+    project = Project.here()
+    changed = lesson_index.write_index(project)
+    for path in changed:
+        typer.echo(f"{path.relative_to(project.root).as_posix()} is written.")
+    if not changed:
+        typer.echo("The tables are as support/lessons.toml says.")
+
+
+@app.command()
+def pin(
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Take the newest version of each package.")
+    ] = False,
+) -> None:
+    """Write exact versions of all packages into constraints.txt and pyproject.toml."""
+    lines = pins.pin(Project.here(), upgrade=upgrade)
+    typer.echo(f"constraints.txt and pyproject.toml name {lines} exact versions.")
 
 
 @app.command()

@@ -1,49 +1,46 @@
 """Is this machine ready for the course? Each check says in one sentence what to do if not."""
 
 import os
-import re
 import socket
 import sys
 import tempfile
-import tomllib
 from importlib import metadata
 
-from support.project import CourseError, Project
+from packaging.version import Version
 
-FIRST_PYTHON = (3, 11)
-FIRST_PYTHON_TOO_NEW = (3, 14)
-INSTALL = (
-    "run `python3 -m pip install -e .` in the course's folder, or start with `uv run course open`"
-)
-
-REQUIREMENT = re.compile(
-    r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^]]*])?\s*(?:==\s*(?P<version>[^\s;,]+))?"
-)
+from support import pins
+from support.project import INSTALL, CourseError, Project
+from support.pythons import TESTED, too_old, untested
 
 
 def check_machine(project: Project, jupyter_arguments: list[str]) -> list[str]:
     """Return advice about what may trouble the course on this machine, one line each.
 
-    Raises CourseError, saying what to do, when the course cannot run: a Python it does not
-    support, a COURSE_PACE that is no number above 0, a missing package, no temporary directory to
-    write to, or a port in use.
+    Raises CourseError, saying what to do, when the course cannot run: a Python too old for it, a
+    COURSE_PACE that is no number above 0, a package that is missing or too old, no temporary
+    directory to write to, or a port in use.
     """
-    check_python(sys.version_info[:2])
+    advice = check_python(sys.version_info[:2])
     check_pace()
-    advice = check_packages(project)
+    advice += check_packages(project)
     check_temporary_directory()
     check_port(jupyter_arguments)
     return advice
 
 
-def check_python(version: tuple[int, int]) -> None:
-    """Raise CourseError when ``version`` (major, minor) is one that the course does not support."""
-    if not FIRST_PYTHON <= version < FIRST_PYTHON_TOO_NEW:
-        last = f"{FIRST_PYTHON_TOO_NEW[0]}.{FIRST_PYTHON_TOO_NEW[1] - 1}"
+def check_python(version: tuple[int, ...]) -> list[str]:
+    """Return a line of advice when ``version`` (major, minor) is newer than any tested, else none.
+
+    Raises CourseError when it is too old for the course.
+    """
+    here = f"This is Python {version[0]}.{version[1]}; the course"
+    if too_old(version):
         raise CourseError(
-            f"This is Python {version[0]}.{version[1]}; the course needs 3.11 to {last}: "
-            "start with `python3 -m uv run course open`, which fetches one."
+            f"{here} needs {TESTED}: start with `python3 -m uv run course open`, which fetches one."
         )
+    if untested(version):
+        return [f"{here} is tested with {TESTED}, and may or may not run on a newer one."]
+    return []
 
 
 def check_pace() -> None:
@@ -59,30 +56,33 @@ def check_pace() -> None:
 
 
 def check_packages(project: Project) -> list[str]:
-    """Return a line for each package whose version is not the one the course is tested with.
+    """Return a line naming the packages whose versions are not those the course is tested with.
 
-    The list of packages is that of pyproject.toml. Raises CourseError when some are missing.
+    What is needed stands in pyproject.toml, what is tested in constraints.txt. Raises CourseError
+    when packages are missing, or of a version that the course cannot run on.
     """
-    text = (project.root / "pyproject.toml").read_text(encoding="utf-8")
-    advice, missing = [], []
-    for requirement in tomllib.loads(text)["project"]["dependencies"]:
-        match = REQUIREMENT.match(requirement)
-        if match is None:
-            raise CourseError(
-                f"pyproject.toml names a dependency {requirement!r} that has no name."
-            )
-        name, wanted = match["name"], match["version"]
+    tested = pins.tested(project)
+    missing, unfit, other = [], [], []
+    for requirement in pins.needed(project):
+        name = requirement.name
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
             missing.append(name)
             continue
-        if wanted is not None and found != wanted:
-            advice.append(f"{name} is {found}; the course is tested with {wanted}: {INSTALL}.")
+        if not requirement.specifier.contains(found, prereleases=True):
+            unfit.append(f"{name} is {found}, and the course needs {requirement.specifier}")
+        elif name in tested and tested[name] != Version(found):
+            other.append(f"{name} {found} ({tested[name]})")
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise CourseError(f"{', '.join(missing)} {verb} not installed: {INSTALL}.")
-    return advice
+    if unfit:
+        raise CourseError(f"{'; '.join(unfit)}: {INSTALL}.")
+    if other:
+        listed = ", ".join(other)
+        return [f"Not the versions that the course is tested with: {listed}. For those, {INSTALL}."]
+    return []
 
 
 def check_temporary_directory() -> None:

@@ -4,6 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+INSTALL = (
+    "run `python3 -m pip install -c constraints.txt -e .` in the course's folder, or start with "
+    "`python3 -m uv run course open`"
+)
 LESSON_NAME = re.compile(r"\d\d_[a-z0-9_]+")
 
 
@@ -41,8 +45,8 @@ class Project:
         root = Path(__file__).resolve().parents[1]
         if not ((root / "notebooks").is_dir() and (root / "pyproject.toml").is_file()):
             raise CourseError(
-                f"There is no notebooks folder beside {root / 'support'}: install the course from "
-                "a checkout with `python3 -m pip install -e .`, or run `uv run course` in one."
+                f"There is no notebooks folder beside {root / 'support'}: this is no checkout of "
+                f"the course. In one, {INSTALL}."
             )
         return cls(root)
 

@@ -37,6 +37,7 @@ POOLS = 4  # made while seven reports run; one that is made when it is first nee
 EXERCISE = Exercise(
     lesson="01",
     check="check_blocking",
+    stub="untouched",
     task="Mend an endpoint that blocks the event loop in two places: one waits, one computes.",
     usual_wrong_prediction=(
         "That a blocking call slows its own request only: most predict one wait for twenty "
@@ -315,7 +316,8 @@ def _blame(error: BaseException, calls: list[Call]) -> Exception:
     if isinstance(leaf, TypeError):
         if "not callable" in str(leaf) and any(call.on_loop for call in calls):
             return EXERCISE.wrong("called-not-passed")
-        if "'await' expression" in str(leaf):
+        # in the words of Python 3.11 to 3.13, and of 3.14 and later
+        if "'await' expression" in str(leaf) or "can't be awaited" in str(leaf):
             return EXERCISE.wrong("awaited-a-plain-function")
     return blame(error)
 

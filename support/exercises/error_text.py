@@ -41,6 +41,22 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
+def raised_from(error: BaseException, kind: type[BaseException]) -> BaseException | None:
+    """Return the exception in ``error`` that was raised while one of ``kind`` was handled.
+
+    It may stand in a group; None when there is none.
+    """
+    for leaf in leaves(error):
+        seen: list[BaseException] = []
+        behind = leaf.__cause__ or leaf.__context__
+        while behind is not None and behind not in seen:
+            if any(isinstance(inner, kind) for inner in leaves(behind)):
+                return leaf
+            seen.append(behind)
+            behind = behind.__cause__ or behind.__context__
+    return None
+
+
 def _is_learners(code: CodeType) -> bool:
     """Return whether ``code`` was written by the learner: by no library, and not by the course."""
     return is_ours(code) and not code.co_filename.startswith(SUPPORT_FOLDER)

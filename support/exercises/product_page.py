@@ -44,6 +44,7 @@ NO_SUCH_PRODUCT = "no such product"
 EXERCISE = Exercise(
     lesson="02",
     check="check_product_page",
+    stub="one-by-one",
     task="Fetch a product page from four questions at once; a missing product stays a 404.",
     usual_wrong_prediction=(
         "That gathering six questions makes each of them faster, or that one session shared by "

@@ -25,6 +25,7 @@ FILLING = 500  # milliseconds in which as many rows as the limit allows are to b
 EXERCISE = Exercise(
     lesson="03",
     check="check_import",
+    stub="false-is-saved",
     task="Import rows within a limit; report each failed row with its reason, and hide no bug.",
     usual_wrong_prediction=(
         "That return_exceptions=True makes gather faster or slower, or that a report made from it "

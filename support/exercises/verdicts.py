@@ -33,12 +33,14 @@ class Verdict:
 class Exercise:
     """The exercise of one lesson, as the instructors' guide needs it.
 
-    ``check`` is the checker's name in ``support.exercises``; ``usual_wrong_prediction`` is one
-    sentence on what learners tend to predict in that lesson, and why it is wrong.
+    ``check`` is the checker's name in its module; ``stub`` is the mistake that the check finds in
+    the stub as it is given; ``usual_wrong_prediction`` is one sentence on what learners tend to
+    predict in that lesson, and why it is wrong.
     """
 
     lesson: str
     check: str
+    stub: str
     task: str
     usual_wrong_prediction: str
     mistakes: tuple[Mistake, ...]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from support import workbook
 from support.cli import app
 from support.project import Project
+from support.pythons import TESTED
 
 runner = CliRunner()
 
@@ -132,7 +134,34 @@ def test_check_names_each_fault_on_stderr_and_exits_with_1(course: Project) -> N
     assert "11_streaming" not in result.stderr
 
 
-@pytest.mark.parametrize("package", ["typer", "nbformat"])
+def test_new_and_index_say_what_is_wrong_in_one_sentence(course: Project) -> None:
+    result = runner.invoke(app, ["new", "Retry storm"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("name is 'Retry storm'; it must be small letters")
+    result = runner.invoke(app, ["index"])
+    assert result.exit_code == 1
+    assert result.stderr == "README.md cannot be read: No such file or directory.\n"
+
+
+def test_the_version_is_that_of_pyproject() -> None:
+    text = (Project.here().root / "pyproject.toml").read_text(encoding="utf-8")
+    assert (
+        runner.invoke(app, ["--version"]).output == f"{tomllib.loads(text)['project']['version']}\n"
+    )
+
+
+def test_a_python_too_old_is_one_sentence_before_anything_is_imported() -> None:
+    older = (
+        "import sys; sys.version_info = (3, 10, 2); sys.modules['typer'] = None; import support.cli"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", older], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
+    assert ended.stderr.startswith(f"This is Python 3.10; the course needs {TESTED}: start with")
+
+
+@pytest.mark.parametrize("package", ["typer", "nbformat", "packaging"])
 def test_a_missing_package_is_one_sentence(package: str) -> None:
     blocked = f"import sys; sys.modules[{package!r}] = None; import support.cli"
     ended = subprocess.run(

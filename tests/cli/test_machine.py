@@ -3,7 +3,6 @@
 import socket
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -11,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from support.machine import (
-    FIRST_PYTHON,
-    FIRST_PYTHON_TOO_NEW,
     check_machine,
     check_pace,
     check_packages,
@@ -21,6 +18,7 @@ from support.machine import (
     check_temporary_directory,
 )
 from support.project import CourseError, Project
+from support.pythons import NEWEST, OLDEST, TESTED
 
 
 @pytest.fixture
@@ -29,21 +27,25 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-@pytest.mark.parametrize("version", [(3, 11), (3, 13)])
-def test_supported_pythons_pass(version: tuple[int, int]) -> None:
-    check_python(version)
+@pytest.mark.parametrize("version", [OLDEST, (3, 13), NEWEST])
+def test_tested_pythons_pass_without_a_word(version: tuple[int, int]) -> None:
+    assert check_python(version) == []
 
 
-@pytest.mark.parametrize("version", [(3, 10), (3, 14), (2, 7), (4, 0)])
-def test_other_pythons_are_named(version: tuple[int, int]) -> None:
-    with pytest.raises(CourseError, match=rf"Python {version[0]}\.{version[1]}; .* 3\.11 to 3\.13"):
+@pytest.mark.parametrize("version", [(3, 10), (2, 7)])
+def test_a_python_too_old_is_named_with_what_to_do(version: tuple[int, int]) -> None:
+    with pytest.raises(CourseError) as caught:
         check_python(version)
+    assert str(caught.value) == (
+        f"This is Python {version[0]}.{version[1]}; the course needs {TESTED}: start with "
+        "`python3 -m uv run course open`, which fetches one."
+    )
 
 
-def test_the_supported_pythons_are_those_of_pyproject() -> None:
-    text = (Project.here().root / "pyproject.toml").read_text(encoding="utf-8")
-    first, too_new = (".".join(map(str, v)) for v in (FIRST_PYTHON, FIRST_PYTHON_TOO_NEW))
-    assert tomllib.loads(text)["project"]["requires-python"] == f">={first},<{too_new}"
+@pytest.mark.parametrize("version", [(NEWEST[0], NEWEST[1] + 1), (4, 0)])
+def test_a_python_newer_than_any_tested_is_advice_and_no_error(version: tuple[int, int]) -> None:
+    (line,) = check_python(version)
+    assert line.startswith(f"This is Python {version[0]}.{version[1]}; the course is tested with ")
 
 
 @pytest.mark.parametrize("pace", ["0", "-1", "fast", "nan", ""])
@@ -54,23 +56,64 @@ def test_a_pace_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, pace: str
 
 
 def test_the_course_as_installed_has_its_packages() -> None:
-    # another version than the pinned one is allowed here: a run may try the newest
+    # other versions than the tested ones are allowed here: a run may try the oldest or the newest
     lines = check_packages(Project.here())
-    assert [line for line in lines if "the course is tested with" not in line] == []
+    assert [line for line in lines if "that the course is tested with" not in line] == []
 
 
 def test_a_missing_package_is_named_with_what_to_do(project: Project) -> None:
     _depend(project, '"typer", "no-such-package==1", "nor-this[extra]"')
     with pytest.raises(
-        CourseError, match=r"no-such-package, nor-this are not installed: run .*pip install -e \."
+        CourseError,
+        match=r"no-such-package, nor-this are not installed: run .*-c constraints\.txt -e \.",
     ):
         check_packages(project)
 
 
-def test_another_version_is_advice_and_no_error(project: Project) -> None:
-    _depend(project, '"typer==0.0.1"')
+def test_versions_that_the_course_cannot_run_on_are_named_with_what_to_do(
+    project: Project,
+) -> None:
+    _depend(project, '"typer>=900", "rich<1", "packaging"')
+    with pytest.raises(CourseError) as caught:
+        check_packages(project)
+    assert str(caught.value).startswith(
+        f"typer is {metadata.version('typer')}, and the course needs >=900; "
+        f"rich is {metadata.version('rich')}, and the course needs <1: run "
+    )
+
+
+def test_a_package_that_another_python_needs_is_not_asked_for(project: Project) -> None:
+    _depend(project, '"typer", "no-such-package; python_version < \'3.11\'"')
+    assert check_packages(project) == []
+
+
+def test_other_versions_than_the_tested_ones_are_one_line_of_advice(project: Project) -> None:
+    _depend(project, '"typer", "rich", "packaging"')
+    rich = metadata.version("rich")
+    constraints = f"# tested\ntyper==0.0.1\nrich=={rich}\nnever-asked-for==1\n"
+    (project.root / "constraints.txt").write_text(constraints)
     (line,) = check_packages(project)
-    assert line.startswith(f"typer is {metadata.version('typer')}; the course is tested with 0.0.1")
+    assert line.startswith(
+        "Not the versions that the course is tested with: "
+        f"typer {metadata.version('typer')} (0.0.1). For those, run `"
+    )
+
+
+def test_the_tested_version_is_that_for_this_python(project: Project) -> None:
+    _depend(project, '"rich"')
+    here = ".".join(map(str, sys.version_info[:3]))
+    constraints = (
+        f"rich=={metadata.version('rich')} ; python_full_version == '{here}'\n"
+        f"rich==0.0.1 ; python_full_version != '{here}'\n"
+    )
+    (project.root / "constraints.txt").write_text(constraints)
+    assert check_packages(project) == []
+
+
+def test_a_dependency_that_is_none_is_named(project: Project) -> None:
+    _depend(project, '"typer =>= 1"')
+    with pytest.raises(CourseError, match="'typer =>= 1' names no package"):
+        check_packages(project)
 
 
 def test_a_temporary_directory_that_cannot_be_written_to(

@@ -54,5 +54,7 @@ def test_an_installation_without_notebooks_says_how_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(support.project, "__file__", str(tmp_path / "support" / "project.py"))
-    with pytest.raises(CourseError, match=r"no notebooks folder .* pip install -e \."):
+    with pytest.raises(
+        CourseError, match=r"no notebooks folder .* pip install -c constraints\.txt -e \."
+    ):
         Project.here()

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from support.exercises import check_blocking, fetch_prices, summarise
-from support.exercises.blocking import EXERCISE
-from support.exercises.supplier import prices_of, watched
+from support.exercises.blocking import EXERCISE, check_blocking
+from support.exercises.supplier import fetch_prices, prices_of, summarise, watched
 
 pytestmark = pytest.mark.anyio
 

@@ -16,9 +16,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from support.exercises import Verdict, containment, watchdog
+from support.exercises import containment, watchdog
 from support.exercises.checking import check
 from support.exercises.sandbox import Sandbox
+from support.exercises.verdicts import Verdict
 
 pytestmark = pytest.mark.anyio
 

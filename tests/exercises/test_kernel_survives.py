@@ -16,7 +16,8 @@ SET_UP = """
 import asyncio, signal, sys, time, anyio
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from support.exercises import check_import, summarise
+from support.exercises.row_import import check_import
+from support.exercises.supplier import summarise
 from support.exercises.supplier import prices_of
 from support.lab import start
 start()
@@ -50,7 +51,8 @@ with two_processes() as pool:
 WITH_WORKER_PROCESSES = """
 import anyio.to_process
 from fastapi import FastAPI
-from support.exercises import check_blocking, fetch_prices
+from support.exercises.blocking import check_blocking
+from support.exercises.supplier import fetch_prices
 
 app = FastAPI()
 

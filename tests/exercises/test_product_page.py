@@ -8,8 +8,7 @@ import pytest
 from fastapi import HTTPException
 from sqlalchemy import select
 
-from support.exercises import Catalogue, check_product_page
-from support.exercises.product_page import EXERCISE, QUESTIONS
+from support.exercises.product_page import EXERCISE, QUESTIONS, Catalogue, check_product_page
 from support.shop import open_shop
 from support.shop.models import Product
 
@@ -21,7 +20,7 @@ AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 HEADER = """
 import asyncio, anyio
 from fastapi import HTTPException
-from support.exercises import Catalogue
+from support.exercises.product_page import Catalogue
 
 QUESTIONS = ("product", "bought_with", "recent_buyers", "sold")
 

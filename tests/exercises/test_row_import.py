@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.exercises import check_import
-from support.exercises.row_import import EXERCISE, LIMIT, OTHER_LIMITS
+from support.exercises.row_import import EXERCISE, LIMIT, OTHER_LIMITS, check_import
 
 pytestmark = pytest.mark.anyio
 
@@ -16,7 +15,7 @@ AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 # What most answers share: the outcome of one row, and the report of all.
 HEADER = """
 import asyncio, time, anyio
-from support.exercises import RowRefused
+from support.exercises.row_import import RowRefused
 
 def stopping():
     return asyncio.current_task().cancelling() > 0
