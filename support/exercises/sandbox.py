@@ -212,14 +212,16 @@ class Sandbox:
         self._loop = asyncio.get_running_loop()
         if replaced := put_back():
             raise wrong(SHARED, f"{', '.join(replaced)} had been replaced")
-        self._shared.enter_context(streams_kept(self._report))
-        self._shared.enter_context(kept_running(self._loop, self._is_inside, self._report))
-        self._previous = self._loop.get_task_factory()
-        self._loop.set_task_factory(self._factory)
-        self._shared.callback(self._loop.set_task_factory, self._previous)
         self._children = _children()
-        self.watchdog.start()
-        self._shared.callback(self.watchdog.stop)
+        self._previous = self._loop.get_task_factory()
+        with contextlib.ExitStack() as shared:
+            shared.enter_context(streams_kept(self._report))
+            shared.enter_context(kept_running(self._loop, self._is_inside, self._report))
+            shared.callback(self._loop.set_task_factory, self._previous)
+            self._loop.set_task_factory(self._factory)
+            shared.callback(self.watchdog.stop)
+            self.watchdog.start()
+            self._shared = shared.pop_all()
         self._deadline = self._loop.time() + self.limit
         return self
 

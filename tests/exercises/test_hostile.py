@@ -227,6 +227,7 @@ async def test_a_timer_of_somebody_elses_is_left_alone() -> None:
         assert (await verdict_on(lambda: asyncio.sleep(0.2))).passed
         assert rang.is_set()
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
@@ -317,6 +318,17 @@ async def test_a_function_that_the_cell_replaced_is_told_before_the_code_runs() 
     assert verdict.mistake == "reaches-too-far"
     assert "time.sleep had been replaced" in verdict.message
     assert ran == []
+
+
+async def test_a_sandbox_that_cannot_open_leaves_nothing_changed(monkeypatch) -> None:
+    def fails(watchdog: Any) -> None:
+        raise OSError("no such signal")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watchdog.Watchdog, "start", fails)
+        with pytest.raises(OSError, match="no such signal"):
+            await verdict_on(fine)
+    assert asyncio.get_running_loop().get_task_factory() is None
 
 
 async def test_a_judge_that_fails_over_a_replaced_function_blames_the_code() -> None:
