@@ -28,16 +28,20 @@ SEARCHED = 1_000
 """How many objects are looked at, at most."""
 
 
-def why_cancelled(task: "asyncio.Task[Any]", coroutine: Any) -> str:
+def why_cancelled(task: "asyncio.Task[Any]", coroutine: Any, library: Any = None) -> str:
     """Return a mark's text for a CancelledError that is about to be thrown into ``task``.
 
-    ``coroutine`` is what the task runs, suspended. Returns :data:`TIMED_OUT` where a time-out that
-    the task itself has entered expires: ``asyncio.timeout``, ``wait_for``, a deadline of an AnyIO
-    scope; :data:`CANCELLED` where somebody else asked for it; and an empty text where not the task
-    was cancelled but what it awaits.
+    ``coroutine`` is what the task runs, suspended; ``library`` is the part of it that is a
+    library's own, None for none. Returns :data:`TIMED_OUT` where a time-out that the task itself
+    has entered expires: ``asyncio.timeout``, ``wait_for``, a deadline of an AnyIO scope;
+    :data:`CANCELLED` where somebody else asked for it; and an empty text where not the task was
+    cancelled but what it awaits, or where the library has cancelled a scope of its own, which goes
+    no further: AnyIO does so when it connects, once an address has answered.
     """
     if any(_has_expired(manager, task) for manager in _managers(coroutine)):
         return TIMED_OUT
+    if library is not None and any(_is_cancelled(one, task) for one in _managers(library)):
+        return ""
     return CANCELLED if task.cancelling() else ""
 
 
@@ -45,10 +49,14 @@ def _has_expired(manager: Any, task: "asyncio.Task[Any]") -> bool:
     if isinstance(manager, asyncio.Timeout):
         expiring = "[expiring]" in repr(manager)  # expired() stays true for ever after
         return expiring and any(value is task for value in vars(manager).values())
-    if isinstance(manager, anyio.CancelScope) and manager.cancel_called:
-        late = manager.deadline <= task.get_loop().time()
-        return late and any(referred is task for referred in gc.get_referents(manager))
-    return False
+    return _is_cancelled(manager, task) and manager.deadline <= task.get_loop().time()
+
+
+def _is_cancelled(manager: Any, task: "asyncio.Task[Any]") -> bool:
+    """Return whether ``manager`` is a scope of AnyIO that was cancelled and that ``task`` is in."""
+    if not (isinstance(manager, anyio.CancelScope) and manager.cancel_called):
+        return False
+    return any(referred is task for referred in gc.get_referents(manager))
 
 
 def _managers(coroutine: Any) -> Iterator[Any]:

@@ -314,8 +314,11 @@ class Recorder:
             if task is not None:
                 self.adopt(task, trace)
 
-    def _note_cancel(self, trace: TaskTrace, root: Any, started: bool) -> None:
-        """Mark that a CancelledError is thrown into a task, and why."""
+    def _note_cancel(self, trace: TaskTrace, root: Any, within: Any, started: bool) -> None:
+        """Mark that a CancelledError is thrown into a task, and why.
+
+        ``within`` is what the innermost coroutine of ours awaits: a library's affair.
+        """
         task = None if trace.task is None else trace.task()
         if not self.on or task is None:
             return
@@ -323,7 +326,7 @@ class Recorder:
         maker = None if parent is None or parent.task is None else parent.task()
         if parent is not None and maker is not None and gave_up_waiting(maker):
             parent.marks.append((perf_counter(), TIMED_OUT))
-        why = why_cancelled(task, root) if started else NEVER_STARTED
+        why = why_cancelled(task, root, within) if started else NEVER_STARTED
         if why:
             trace.marks.append((perf_counter(), why))
 
@@ -379,7 +382,8 @@ class Recorder:
             except BaseException as error:
                 thrown = error
                 if isinstance(error, asyncio.CancelledError):
-                    self._note_cancel(trace, root, started)
+                    within = anchor.cr_await if native else None
+                    self._note_cancel(trace, root, within, started)
             if not started:
                 started = True
                 self._adopt_current(trace)

@@ -575,7 +575,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
             "except (ValueError, LookupError) as error:\n"
             "            self.report(event_type, handler, error)"
         ),
-        "one-stops-the-others",
+        "one-stops-the-others or failure-raised",
     ),
     (
         "a late handler is told as no failure",
@@ -746,7 +746,9 @@ SURVIVES = answer(
 )
 async def test_a_wrong_answer_gets_its_own_hint(source: str, mistake: str) -> None:
     verdict = await check_event_bus(bus_of(source), limit=PATIENCE)
-    assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
+    assert not verdict.passed
+    # where the machine stands still, the slow handler may have ended before another one fails
+    assert verdict.mistake in mistake.split(" or "), verdict.message
 
 
 async def test_one_wrong_answer_is_known_to_pass() -> None:
@@ -754,7 +756,8 @@ async def test_one_wrong_answer_is_known_to_pass() -> None:
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
-    made = {name for name, _ in IN_ONE_PART} | {mistake for *_, mistake in WRONG}
+    named = [name for name, _ in IN_ONE_PART] + [mistake for *_, mistake in WRONG]
+    made = {one for name in named for one in name.split(" or ")}
     assert {mistake.name for mistake in EXERCISE.mistakes} <= made
 
 

@@ -633,6 +633,37 @@ async def test_a_lane_knows_when_its_task_was_made() -> None:
     assert lane.began - lane.made >= 0.005
 
 
+async def test_a_library_that_cancels_itself_and_goes_on_leaves_no_mark() -> None:
+    """AnyIO's connect cancels its own task group as soon as one address has answered."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    _, port = server.sockets[0].getsockname()
+
+    async def connects() -> None:
+        await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
+
+    async with server:
+        recording = await record(connects())
+        await turns(4)
+    assert recording.names == ["connects"]
+    assert recording.marks == []
+
+
+async def test_code_of_ours_that_swallows_its_cancellation_keeps_the_mark() -> None:
+    async def stubborn() -> None:
+        for _ in range(2):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.05)
+
+    async def main() -> None:
+        task = asyncio.create_task(stubborn())
+        await turns(2)
+        task.cancel()
+        await task
+
+    recording = await record(main())
+    assert [(one.task, one.text) for one in recording.marks] == [("stubborn", "cancelled here")]
+
+
 # Marks of a lesson's own.
 
 
