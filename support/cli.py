@@ -25,6 +25,8 @@ try:
     from support.project import CourseError, Project
     from support.publishing import check as checking
     from support.publishing import guide as guides
+    from support.publishing import index as lesson_index
+    from support.publishing import new as lessons_made
     from support.publishing import readme
     from support.publishing import refresh as refreshing
     from support.publishing import site as publishing
@@ -130,6 +132,28 @@ def refresh(lessons: Lessons = None) -> None:
 def check(lessons: Lessons = None) -> None:
     """Say, without executing, which lessons are stale, out of order, too large or failing."""
     typer.echo(checking.check(Project.here(), lessons or []))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="A word, such as retries, or 14_retries.")],
+) -> None:
+    """Write the skeleton of a new lesson: its notebook, its checker and its row in the table."""
+    project = Project.here()
+    for path in lessons_made.new_lesson(project, name):
+        typer.echo(path.relative_to(project.root).as_posix())
+    typer.echo("Each sentence to write begins with TODO; CONTRIBUTING.md says what comes next.")
+
+
+@app.command()
+def index() -> None:
+    """Write the tables of README.md and of lesson 00 from support/lessons.toml."""
+    project = Project.here()
+    changed = lesson_index.write_index(project)
+    for path in changed:
+        typer.echo(f"{path.relative_to(project.root).as_posix()} is written.")
+    if not changed:
+        typer.echo("The tables are as support/lessons.toml says.")
 
 
 @app.command()

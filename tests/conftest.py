@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +23,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 class OneAtATime(LoadScopeScheduling):
-    """Keeps all lessons on one worker, since they time things, and all browser tests on one."""
+    """Keeps all lessons on one worker, since they time things, and all browser tests on one.
+
+    `@pytest.mark.xdist_group` would say it, but does nothing under pytest 9.2: see pytest-xdist's
+    issue 1386.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
@@ -126,3 +131,57 @@ def redis_server(
     ]  # fmt: skip
     with serving(command, folder / "redis.log", answers):
         yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def postgres_server(
+    missing: Callable[[str], None], free_tcp_port_factory: Callable[[], int]
+) -> Generator[str]:
+    """A PostgreSQL server's URL: DATABASE_URL, or a cluster of the tests' own on loopback."""
+    if url := os.environ.get("DATABASE_URL"):
+        yield url
+        return
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, default=None)
+    control = shutil.which("pg_ctl", path=str(programs) if programs else None)
+    if control is None:
+        missing("no PostgreSQL server is installed")
+    # As root it refuses to run, and no other user may look into pytest's own directories.
+    owner: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            owner = {"user": "postgres", "group": "postgres", "extra_groups": ["postgres"]}
+            shutil.chown(folder, "postgres", "postgres")
+        port, data = free_tcp_port_factory(), f"{folder}/data"
+
+        def run(*arguments: str) -> None:
+            ended = subprocess.run(
+                [str(control), "--silent", f"--pgdata={data}", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=folder,
+                timeout=START_WITHIN,
+                check=False,
+                **owner,
+            )
+            assert ended.returncode == 0, ended.stdout
+
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": folder,
+            "fsync": "off",
+            "max_connections": 60,
+        }
+        run("initdb", "--options=--username=postgres --auth=trust --locale=C --encoding=UTF8")
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        run("start", "--wait", f"--log={folder}/log", f"--options={options}")
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            run("stop", "--wait", "--mode=fast")
+
+
+def _version(programs: Path) -> float:
+    return float(programs.parent.name)

@@ -4,31 +4,40 @@ import asyncio
 import functools
 import inspect
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import psutil
 from starlette.applications import Starlette
 
 from support.exercises.checking import check
 from support.exercises.error_text import leaves
 from support.exercises.sandbox import Sandbox, blame
-from support.exercises.supplier import WAIT, Call, prices_of, summarise, watched
+from support.exercises.supplier import REFUSED, WAIT, Call, prices_of, summarise, watched
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.clients import in_process
 from support.lab.recording import Recording
+from support.lab.trace import Step
 from support.lab.units import ms
 from support.lab.xray import xray
 
 SKUS = ("lamp-7", "desk-2", "vase-5", "rug-11")
 ALONE = "clock-3"
 ALONE_TIMES = 3
+UNKNOWN = f"{REFUSED}1"
+ROUNDS = 3  # of reports with a ping behind them, at most: one in which it comes first is enough
 PART_OF_THE_WORK = 0.75  # a step that takes this share of the known work is the work
+POLLING = 200  # steps of one task in one report; an honest one takes some twenty
+POOLS = 4  # made while seven reports run; one that is made when it is first needed is fine
 
 EXERCISE = Exercise(
     lesson="01",
     check="check_blocking",
+    stub="untouched",
     task="Mend an endpoint that blocks the event loop in two places: one waits, one computes.",
     usual_wrong_prediction=(
         "That a blocking call slows its own request only: most predict one wait for twenty "
@@ -80,8 +89,42 @@ EXERCISE = Exercise(
         Mistake(
             "holds-the-loop",
             "blocks in code of their own: a copy of the function, time.sleep, a busy loop",
-            "Something still holds the event loop, in code of your own: in each report one step "
-            "takes as long as the work itself.",
+            "Something still holds the event loop, in code of your own: one step takes as long as "
+            "the work itself, each time. Look for time.sleep, for result() of a future that is "
+            "not done, and for a loop that computes.",
+        ),
+        Mistake(
+            "ping-waits",
+            "lets the ping pass through what the reports queue in: a lock, a semaphore, a pool",
+            "The loop is free, and the ping is answered after a report that began with it all the "
+            "same: it queues for something that the reports hold. Leave it out of your lock or "
+            "pool.",
+        ),
+        Mistake(
+            "pool-per-request",
+            "makes a pool of threads or processes in the endpoint, with or without a shutdown",
+            "Each report makes a pool of its own: it pays for new threads, and a hundred requests "
+            "make a hundred pools. Make one pool when the app starts, in its lifespan, or use "
+            "asyncio.to_thread, which shares one.",
+        ),
+        Mistake(
+            "polls",
+            "asks whether a future is done in a loop with await asyncio.sleep(0) inside",
+            "Your code asks again and again whether the work is done, and the loop spins at full "
+            "speed meanwhile. Await the future itself: it wakes you when it is done.",
+        ),
+        Mistake(
+            "calls-changed",
+            "makes the answer up, caches it, copies a function, or calls one twice",
+            "Each report has to call fetch_prices once and summarise once. An answer from a cache "
+            "or from code of your own is not what the supplier says now, and a second call costs "
+            "the supplier twice.",
+        ),
+        Mistake(
+            "hides-a-failure",
+            "catches what fetch_prices raises and answers 200",
+            "The supplier refused, and your report answered 200 as if it had not. Whoever reads it "
+            "takes it for prices. Let the error through, or answer with a status that says so.",
         ),
         Mistake(
             "wrong-result",
@@ -96,24 +139,40 @@ async def check_blocking(app: Any, *, limit: float | None = None) -> Verdict:
     """Check the mended app of lesson 01, show one line, and return the verdict.
 
     The app answers ``GET /report/{sku}`` with ``{"sku": sku, "trend": summarise(prices)}`` and
-    ``GET /ping`` with anything. It passes if four reports at once are right, none of the work runs
-    on the event loop, the supplier is asked for several of them at once, and a ping sent behind
-    them need not wait for them. ``def`` endpoints, threads and processes all do.
+    ``GET /ping`` with anything. It passes if
 
-    ``limit`` is how long the app may take in all, in seconds; 15 unless given. An endless loop that
-    never awaits cannot be stopped: restart the kernel.
+    - four reports at once are right, and each calls both functions once;
+    - neither the work nor anything else runs long on the event loop, and nothing polls;
+    - the supplier is asked for several reports at once, by no more than a few pools;
+    - a ping sent behind the reports need not wait for them;
+    - a report whose supplier refuses does not answer 200.
+
+    ``def`` endpoints, threads and processes all do. ``limit`` is how long the app may take in all,
+    in seconds; unless given, as :func:`support.exercises.checking.check` has it.
     """
     return await check(functools.partial(_judge, app=app), limit=limit)
 
 
 @dataclass(slots=True)
 class _Visit:
-    """What came of one visit to the app; ``clean`` once no request has failed."""
+    """What came of one visit to the app.
+
+    ``calls`` are those of the requests that are to succeed, which ``asked`` counts the reports of.
+    ``first`` is the name of the request that was answered first of those that ran at once,
+    ``pools`` how many pools were made during the requests, and ``processes`` whether the app has
+    any.
+    """
 
     alone: httpx.Response | None = None
     reports: dict[str, httpx.Response] = field(default_factory=dict)
-    ping: httpx.Response | None = None
+    pings: list[httpx.Response] = field(default_factory=list)
+    refused: httpx.Response | None = None
     error: BaseException | None = None
+    calls: list[Call] = field(default_factory=list)
+    asked: int = 0
+    first: str = ""
+    pools: int = 0
+    processes: bool = False
 
 
 async def _judge(sandbox: Sandbox, *, app: Any) -> str:
@@ -123,42 +182,125 @@ async def _judge(sandbox: Sandbox, *, app: Any) -> str:
         raise wrong("wrong-type", f"it got {type(app).__name__}; write check_blocking(report_app)")
     expected, computing = await asyncio.to_thread(_reference)
     visit = _Visit()
-    with watched() as calls:
-        ran = await sandbox.run(lambda: xray(_requests(app, visit), show=False))
+    try:
+        with watched() as calls:
+            ran = await sandbox.run(lambda: xray(_requests(app, visit, calls), show=False))
+    finally:
+        await asyncio.to_thread(_end_anyio_processes)
     error = visit.error or ran.error
     if error is not None:
         raise _blame(error, calls)
     recording: Recording = ran.result()
     _judge_answers(visit, expected)
     _judge_calls(calls, recording)
+    if visit.pools >= POOLS:
+        raise EXERCISE.wrong("pool-per-request", f"{visit.pools} pools in {visit.asked} reports")
+    _judge_counts(visit, recording)
     _judge_holds(recording, PART_OF_THE_WORK * min(ms(WAIT), computing))
-    _judge_overlap(calls, recording)
+    if all(max(len(steps) for steps in tasks) > POLLING for tasks in _tasks(recording, "alone")):
+        raise EXERCISE.wrong("polls")
+    _judge_overlap(visit.calls, recording)
+    if visit.first != "ping":
+        raise EXERCISE.wrong("ping-waits")
+    if visit.refused is not None and visit.refused.status_code == 200:
+        raise EXERCISE.wrong("hides-a-failure", f"GET /report/{UNKNOWN}")
     return (
         "Four reports at once, and a ping behind them is answered while they wait: neither the "
         "supplier nor the summary holds the event loop any more."
     )
 
 
-async def _requests(app: Starlette, visit: _Visit) -> None:
-    """Ask for a report three times, then for four at once with a ping behind them."""
+async def _requests(app: Starlette, visit: _Visit, calls: list[Call]) -> None:
+    """Ask for a report and a ping three times, then for four reports at once and a ping behind.
+
+    Last, ask for a report that the supplier refuses.
+    """
     async with in_process(app) as client:
-        for _ in range(ALONE_TIMES):
-            alone = asyncio.create_task(client.get(f"/report/{ALONE}"), name="alone")
-            await asyncio.wait({alone})
-            visit.error = _error_of([alone])
-            if visit.error is not None:
-                return
-            visit.alone = alone.result()
-        reports = {
-            sku: asyncio.create_task(client.get(f"/report/{sku}"), name=f"report {sku}")
-            for sku in SKUS
-        }
-        ping = asyncio.create_task(client.get("/ping"), name="ping")
-        await asyncio.wait([*reports.values(), ping])
-        visit.error = _error_of([*reports.values(), ping])
-        if visit.error is None:
-            visit.reports = {sku: task.result() for sku, task in reports.items()}
-            visit.ping = ping.result()
+        with _pools_counted(visit):
+            for path in (f"/report/{ALONE}", "/ping") * ALONE_TIMES:
+                name = "ping" if path == "/ping" else "alone"
+                alone = asyncio.create_task(client.get(path), name=name)
+                await asyncio.wait({alone})
+                visit.error = _error_of([alone])
+                if visit.error is not None:
+                    return
+                if name == "ping":
+                    visit.pings.append(alone.result())
+                else:
+                    visit.alone = alone.result()
+                    visit.asked += 1
+            for _ in range(ROUNDS):
+                await _all_at_once(client, visit)
+                if visit.error is not None:
+                    return
+                if visit.first == "ping":
+                    break
+        visit.calls = list(calls)
+        visit.processes = await asyncio.to_thread(_has_worker_processes)
+        refused = asyncio.create_task(client.get(f"/report/{UNKNOWN}"), name="refused")
+        await asyncio.wait({refused})
+        if _error_of([refused]) is None:
+            visit.refused = refused.result()
+
+
+async def _all_at_once(client: httpx.AsyncClient, visit: _Visit) -> None:
+    reports = {
+        sku: asyncio.create_task(client.get(f"/report/{sku}"), name=f"report {sku}") for sku in SKUS
+    }
+    ping = asyncio.create_task(client.get("/ping"), name="ping")
+    tasks = [*reports.values(), ping]
+    ended: list[str] = []
+    for task in tasks:
+        task.add_done_callback(lambda task: ended.append(task.get_name()))
+    await asyncio.wait(tasks)
+    visit.error = _error_of(tasks)
+    if visit.error is None:
+        visit.first = ended[0]
+        visit.asked += len(reports)
+        visit.reports = {sku: task.result() for sku, task in reports.items()}
+        visit.pings.append(ping.result())
+
+
+@contextmanager
+def _pools_counted(visit: _Visit) -> Generator[None]:
+    """Count the pools of threads and of processes that are made inside the block."""
+    kinds = (ThreadPoolExecutor, ProcessPoolExecutor)
+    originals = [(kind, kind.__init__) for kind in kinds]
+
+    def counted(make: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(make)
+        def made(self: Any, *args: Any, **options: Any) -> None:
+            visit.pools += 1
+            make(self, *args, **options)
+
+        return made
+
+    for kind, make in originals:
+        setattr(kind, "__init__", counted(make))  # noqa: B010
+    try:
+        yield
+    finally:
+        for kind, make in originals:
+            setattr(kind, "__init__", make)  # noqa: B010
+
+
+def _has_worker_processes() -> bool:
+    """Return whether this process has children that can compute for it."""
+    return any("resource_tracker" not in command for _, command in _children())
+
+
+def _end_anyio_processes() -> None:
+    """End the worker processes of AnyIO, which keeps them as long as the loop runs."""
+    for child, command in _children():
+        if "anyio.to_process" in command:
+            with suppress(psutil.Error):
+                child.kill()
+
+
+def _children() -> Generator[tuple[psutil.Process, str]]:
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # one that has ended meanwhile
+            yield child, " ".join(child.cmdline())
 
 
 def _error_of(tasks: Iterable["asyncio.Task[Any]"]) -> BaseException | None:
@@ -201,7 +343,7 @@ def _judge_answers(visit: _Visit, expected: dict[str, Any]) -> None:
             raise EXERCISE.wrong("wrong-result", f"GET /report/{sku} answered {status}")
         if _json(response) != expected[sku]:
             raise EXERCISE.wrong("wrong-result", f"GET /report/{sku}")
-    if visit.ping is None or visit.ping.status_code != 200:
+    if any(ping.status_code != 200 for ping in visit.pings):
         raise EXERCISE.wrong("wrong-result", "GET /ping")
 
 
@@ -225,30 +367,58 @@ def _judge_calls(calls: list[Call], recording: Recording) -> None:
         raise EXERCISE.wrong("only-io-mended")
 
 
+def _judge_counts(visit: _Visit, recording: Recording) -> None:
+    """Find reports that are answered without both calls, or with more of them.
+
+    Calls in other processes cannot be counted. A report still cannot end before the supplier has
+    answered it.
+    """
+    for name in ("fetch_prices", "summarise"):
+        seen = len(_named(visit.calls, name))
+        if seen != visit.asked and (seen or not visit.processes):
+            raise EXERCISE.wrong(
+                "calls-changed", f"{name} ran {seen} times in {visit.asked} reports"
+            )
+    quickest = min(lane.ended - lane.began for lane in recording.lanes if _is_report(lane.name))
+    if quickest < ms(WAIT):
+        raise EXERCISE.wrong("calls-changed", "a report came before the supplier can answer")
+
+
 def _judge_holds(recording: Recording, long: float) -> None:
     """Find work on the loop that went by no known function.
 
-    A busy machine stretches a step here and there, but not one in each of the reports, those that
-    ran alone included.
+    A busy machine stretches a step here and there, but not one in each of the reports, or in each
+    of the pings.
     """
-    if all(hold >= long for hold in _longest_steps(recording)):
-        raise EXERCISE.wrong("holds-the-loop")
+    for names, where in (("alone", "report"), "GET /report"), (("ping",), "GET /ping"):
+        longest = [
+            max(ended - began for steps in tasks for began, ended, _ in steps)
+            for tasks in _tasks(recording, *names)
+        ]
+        if all(hold >= long for hold in longest):
+            raise EXERCISE.wrong("holds-the-loop", where)
 
 
-def _longest_steps(recording: Recording) -> list[float]:
-    """Return the longest step of each report, the tasks that it made included, in seconds."""
-    longest: list[float] = []
-    report_depth = -1
+def _is_report(name: str) -> bool:
+    return name == "alone" or name.startswith("report ")
+
+
+def _tasks(recording: Recording, *names: str) -> list[list[tuple[Step, ...]]]:
+    """Return, for each request whose task's name begins so, the steps of each of its tasks.
+
+    The request's own task comes first, and then those that it has made.
+    """
+    found: list[list[tuple[Step, ...]]] = []
+    depth = -1
     for lane in recording.lanes:
-        if lane.name == "alone" or lane.name.startswith("report "):
-            report_depth = lane.depth
-            longest.append(0.0)
-        elif lane.depth <= report_depth:
-            report_depth = -1
-        if report_depth >= 0:
-            steps = max(ended - began for began, ended, _ in lane.steps)
-            longest[-1] = max(longest[-1], steps)
-    return longest
+        if lane.name.startswith(names):
+            depth = lane.depth
+            found.append([])
+        elif lane.depth <= depth:
+            depth = -1
+        if depth >= 0:
+            found[-1].append(lane.steps)
+    return found
 
 
 def _judge_overlap(calls: list[Call], recording: Recording) -> None:
@@ -258,6 +428,7 @@ def _judge_overlap(calls: list[Call], recording: Recording) -> None:
     a report has not begun when the supplier answers the one before; in a queue it has.
     """
     began = [lane.steps[0] for lane in recording.lanes if lane.name.startswith("report ")]
+    began = began[-len(SKUS) :]
     waiting = sorted(recording.start + ended for _, ended, _ in began)
     fetches = _named(calls, "fetch_prices")[-len(SKUS) :]
     if len(fetches) < len(SKUS) or _peak(fetches) > 1:

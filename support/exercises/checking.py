@@ -14,10 +14,21 @@ from support.exercises.verdicts import Verdict, Wrong, wrong
 from support.lab.display import show_note
 from support.lab.units import ms
 
-LIMIT = 15_000  # milliseconds
+LIMIT = 15_000  # milliseconds that all runs of a check may take together
+PATIENCE = 4_500  # milliseconds that one of them may take
 
 # A coroutine that never ran says nothing new beside one of these.
-TELLS_ALL = frozenset({"never-ends", "left-running", "cancels-itself", "exits"})
+TELLS_ALL = frozenset(
+    {
+        "never-ends",
+        "left-running",
+        "cancels-itself",
+        "exits",
+        "blocks-the-loop",
+        "runs-away",
+        "reaches-too-far",
+    }
+)
 
 NEVER_AWAITED = r"coroutine '(?P<name>.*)' was never awaited"
 _never_awaited = re.compile(NEVER_AWAITED).match
@@ -29,19 +40,19 @@ async def check(judge: Judge, *, limit: float | None = None) -> Verdict:
     """Run ``judge`` with a sandbox, show what it finds as one line, and return it.
 
     ``judge`` returns the line for work that passes and raises :class:`Wrong` for work that does
-    not. ``limit`` is how long the learner's code may take in all, in seconds; 15 s, at the pace of
-    the course, unless given.
+    not. ``limit`` is how long the learner's code may take in all, in seconds. Unless it is given,
+    that is 15 s, and 4.5 s for each run on the sandbox, at the pace of the course.
 
-    Nothing that the learner's code does raises here; see :mod:`support.exercises.sandbox` for the
-    one thing that cannot be survived, an endless loop that never awaits. A fault of the judge's own
-    does raise.
+    Nothing that the learner's code does raises here; see :mod:`support.exercises.sandbox` and
+    :mod:`support.exercises.watchdog` for the little that cannot be survived. A fault of the judge's
+    own does raise.
     """
     with _new_garbage_only(), warnings.catch_warnings(record=True) as heard:
         # The learner's code is the judge's to criticise, not SQLAlchemy's or a process pool's; only
         # a coroutine that was never awaited is told by nothing but a warning.
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", NEVER_AWAITED, RuntimeWarning)
-        verdict = await _verdict(judge, ms(LIMIT) if limit is None else limit)
+        verdict = await _verdict(judge, _sandbox(limit))
         gc.collect()
     forgotten = [found["name"] for one in heard if (found := _never_awaited(str(one.message)))]
     if forgotten and verdict.mistake not in TELLS_ALL:
@@ -64,12 +75,28 @@ def _new_garbage_only() -> Generator[None]:
         gc.unfreeze()
 
 
-async def _verdict(judge: Judge, limit: float) -> Verdict:
+def _sandbox(limit: float | None) -> Sandbox:
+    if limit is None:
+        return Sandbox(ms(LIMIT), patience=ms(PATIENCE))
+    return Sandbox(limit)
+
+
+async def _verdict(judge: Judge, sandbox: Sandbox) -> Verdict:
     try:
-        async with Sandbox(limit) as sandbox:
-            return Verdict(True, await judge(sandbox))
+        async with sandbox:
+            verdict = Verdict(True, await judge(sandbox))
     except Wrong as found:
-        return Verdict(False, found.message, found.mistake.name)
+        verdict = _missed(found)
+    except Exception:
+        if sandbox.offence is None:
+            raise
+        verdict = _missed(sandbox.offence)
+    # What went too far is told first: it may be the cause of whatever else was found.
+    return verdict if sandbox.offence is None else _missed(sandbox.offence)
+
+
+def _missed(found: Wrong) -> Verdict:
+    return Verdict(False, found.message, found.mistake.name)
 
 
 def _once_each(names: list[str]) -> str:

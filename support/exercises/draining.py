@@ -1,30 +1,48 @@
 """The exercise of lesson 06: a worker that drains its queue on shutdown, within a budget.
 
-A handler that fails is not part of the exercise: whether its item is tried again, set aside or
-raised is lesson 03's and 12's question.
+The budget is measured from both sides, after the worker has been at work for longer than that: an
+item that ends shortly before the budget does has to be handled, one that hangs has to be cancelled
+shortly after. What the loop has seen late is tried again with more time.
+
+A handle that fails ends the worker with its error. Whether its item is tried again or set aside is
+lesson 03's and 12's question.
 """
 
 import asyncio
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from support.exercises.checking import check, require_function
-from support.exercises.error_text import leaves
+from support.exercises.error_text import leaves, raised_from
 from support.exercises.sandbox import Sandbox, require_awaitable
 from support.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
+from support.lab.lag import loop_lag
+from support.lab.silent_failures import let_go
 from support.lab.units import ms
 
 PATIENCE = 1_500  # milliseconds that something which should happen at once may take
 AMPLE = 20_000  # milliseconds: a budget that no trial uses up
 SHORT = 120  # milliseconds: a budget that is used up
+MEASURED: Final = 250  # milliseconds: a budget that is measured
+AGE: Final = 0.8  # of that: how long an item is in hand before stopping; the worker is older yet
+HALF: Final = 0.5  # of that: how long the worker is idle, and when one more item comes
+LAST: Final = 0.95  # of that: when the last one comes
+EARLY: Final = 0.35  # of that: a budget which ends before began before stopping was set
+NEARLY: Final = 0.9  # of that: when the item in hand ends
+OVER: Final = 1.15  # budgets after which a handle that hangs should have been cancelled
+RELEASED: Final = 2  # budgets after which it ends by itself
+NOTICED: Final = 0.04  # of the budget: a loop that is later than this has not measured well
+TRIES: Final = 3  # each with twice the budget, as long as the loop was late
 MOMENT = 20  # milliseconds in which a worker that does the wrong thing does it
 
 EXERCISE = Exercise(
     lesson="06",
     check="check_worker",
+    stub="deaf-while-idle",
     task="Write a worker that drains its queue on shutdown, within a budget, and returns the rest.",
     usual_wrong_prediction=(
         "That the server cancels an endpoint whose client has left, or that cleanup which has "
@@ -69,6 +87,13 @@ EXERCISE = Exercise(
             "get_nowait(), and return it.",
         ),
         Mistake(
+            "loses-late-item",
+            "takes what is in the queue once, and nothing that comes after that",
+            "An item that came during the drain is neither handled nor returned: whoever put it "
+            "was not refused, and believes it is safe. Look at the queue again when you have "
+            "drained it, and when you collect the rest.",
+        ),
+        Mistake(
             "forgets-item-in-hand",
             "returns what is in the queue and forgets the item whose handle was cancelled",
             "The item in hand when the budget was used up is missing: its handle was cancelled, so "
@@ -87,6 +112,26 @@ EXERCISE = Exercise(
             "set: put asyncio.timeout(budget) around what you wait for then, and cancel handle.",
         ),
         Mistake(
+            "budget-begins-early",
+            "counts the budget from the worker's or the item's start",
+            "The item in hand was cancelled right after stopping was set, since the budget was "
+            "used up by then: a worker that has been up for a day would drain nothing. Begin the "
+            "budget when stopping is set.",
+        ),
+        Mistake(
+            "budget-cut-short",
+            "uses a part of the budget, or a number of its own",
+            "An item that would have ended within the budget was cancelled. The operator has "
+            "chosen how long a shutdown may take: use all of it before you give work up.",
+        ),
+        Mistake(
+            "budget-stretched",
+            "uses more than the budget, or a number of its own, or works on when it is used up",
+            "The worker ended well after its budget was used up. What waits for it, such as "
+            "Kubernetes, kills it then, and what it would have returned is lost. Cancel handle "
+            "when the budget ends, and return.",
+        ),
+        Mistake(
             "budget-per-item",
             "gives each item the whole budget",
             "The items took longer together than the budget. One budget is for all: begin it once, "
@@ -103,6 +148,26 @@ EXERCISE = Exercise(
             "cancels the working task and does not wait for it, or does not cancel it",
             "The worker is gone and handle still runs. cancel() only asks: wait until the task has "
             "ended. A TaskGroup does that on every way out.",
+        ),
+        Mistake(
+            "error-swallowed",
+            "catches what handle raises, all or of some kinds, and goes on",
+            "handle raised an error, and nobody learns of it: the item is gone, and the service "
+            "looks healthy. Let the error out of run_worker, alone or in a group. A TimeoutError "
+            "of handle's own is one too: only a deadline that has expired() is the budget's end.",
+        ),
+        Mistake(
+            "dies-unnoticed",
+            "works in a task that nobody awaits before stopping is set",
+            "handle raised an error, which ended the task that works, and run_worker went on "
+            "waiting: in production the queue fills up and nothing is logged. A TaskGroup brings "
+            "the error out at once, and so does waiting for the task beside the event.",
+        ),
+        Mistake(
+            "error-replaced",
+            "raises another exception where handle has failed",
+            "Another error came out than the one that handle raised, so that the log names the "
+            "wrong cause. Let handle's own error out, alone or in a group.",
         ),
         Mistake(
             "swallows-cancel",
@@ -138,8 +203,11 @@ async def check_worker(run_worker: Any, *, limit: float | None = None) -> Verdic
 
     - it handles items as they come, one at a time and in order, until ``stopping`` is set;
     - it then handles what is in hand and in the queue, and ends at once when there is nothing;
+    - ``budget`` begins when ``stopping`` is set, and all of it is used if there is work for it;
     - when ``budget`` is used up it cancels ``handle``, waits until that has ended, and returns the
       rest, oldest first;
+    - what comes during the drain is handled or returned as well;
+    - an error of ``handle`` comes out at once, alone or in a group;
     - cancelled itself, it ends cancelled, with ``handle`` cancelled and nothing running.
 
     ``limit`` is how long the function may take in all, in seconds; 15 unless given. An endless loop
@@ -150,21 +218,43 @@ async def check_worker(run_worker: Any, *, limit: float | None = None) -> Verdic
 
 async def _judge(sandbox: Sandbox, *, run_worker: Any) -> str:
     run_worker = require_function(run_worker, example="check_worker(run_worker)")
+    shift_of = functools.partial(_Shift, run_worker)
     for trial in (
         _items_come_and_stop,
         _queue_is_drained,
         _item_and_stop_together,
         _handle_hangs,
         _budget_is_shared,
-        functools.partial(_cancelled, draining=False),
+        _cancelled,
         functools.partial(_cancelled, draining=True),
+        functools.partial(_cancelled, idle=True),
+        functools.partial(_handle_fails, draining=False),
+        functools.partial(_handle_fails, draining=True),
     ):
-        ran = await sandbox.run(functools.partial(trial, functools.partial(_Shift, run_worker)))
+        ran = await sandbox.run(functools.partial(trial, shift_of))
         ran.result()
+    await _judge_budget(sandbox, shift_of)
     return (
         "Drained in order, stopped within the budget, nothing lost and nothing left running: "
         "this worker can be told to go."
     )
+
+
+async def _judge_budget(sandbox: Sandbox, shift_of: "Begin") -> None:
+    """Measure the budget; what the loop has seen late is tried again, with more time."""
+    for turn in range(TRIES):
+        budget = MEASURED * 2**turn
+        async with loop_lag() as lag:
+            ran = await sandbox.run(functools.partial(_budget_is_kept, shift_of, budget))
+        mistake = ran.result()
+        if mistake is None:
+            return
+        if lag.worst < NOTICED * ms(budget) or turn == TRIES - 1:
+            raise mistake
+
+
+class _HandleError(TimeoutError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError):
+    """What a failing handle raises: a narrow except that hides a bug catches it too."""
 
 
 class _Queue(asyncio.Queue[Any]):
@@ -194,9 +284,15 @@ class _Shift:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever an item or the worker has come further."""
+    gates: dict[Any, asyncio.Event] = field(default_factory=dict)
+    """What ``handle`` waits for with single items, in place of ``gate``."""
+    fails_at: Any = None
+    """The item that ``handle`` fails with."""
     begun: list[Any] = field(default_factory=list)
     handled: list[Any] = field(default_factory=list)
     cut: list[Any] = field(default_factory=list)
+    cut_at: dict[Any, float] = field(default_factory=dict)
+    """When items were cancelled, by the loop's clock."""
     under_way: int = 0
     together: int = 0
     task: "asyncio.Task[Any]" = field(init=False)
@@ -223,10 +319,13 @@ class _Shift:
         self.together = max(self.together, self.under_way)
         self.moved.set()
         try:
-            await self.gate.wait()
+            await self.gates.get(item, self.gate).wait()
             await asyncio.sleep(ms(self.takes))
+            if self.fails_at is not None and item == self.fails_at:
+                raise _HandleError(f"item {item} failed")
             self.handled.append(item)
         except asyncio.CancelledError:
+            self.cut_at[item] = asyncio.get_running_loop().time()
             await asyncio.sleep(ms(2))  # a cleanup: the worker has to wait for it
             self.cut.append(item)
             raise
@@ -275,10 +374,11 @@ class _Shift:
             raise EXERCISE.wrong("wrong-answer", f"it returned {type(left).__name__}")
         return left
 
-    def account(self, *items: Any) -> list[Any]:
+    def account(self, *items: Any, late: tuple[Any, ...] = ()) -> list[Any]:
         """Return what was left over, once every one of ``items`` is handled or left over.
 
-        Raises Wrong when it is not, or when they are out of order.
+        ``late`` are those of them, the last, that came after stopping. Raises Wrong when one of
+        ``items`` is missing, or when they are out of order.
         """
         left = self.left()
         if self.together > 1:
@@ -286,13 +386,15 @@ class _Shift:
         found = self.handled + left
         if found == list(items):
             return left
-        missing = [item for item in items if item not in found]
+        missing = [*(Counter(items) - Counter(found)).elements()]
         detail = f"handled {self.handled}, returned {left}"
         if missing and missing == self.cut:
             raise EXERCISE.wrong("forgets-item-in-hand", detail)
+        if missing and missing == list(late[-len(missing) :]):
+            raise EXERCISE.wrong("loses-late-item", detail)
         if missing:
             raise EXERCISE.wrong("drops-queue", detail)
-        if sorted(found) == sorted(items):
+        if Counter(found) == Counter(items):
             raise EXERCISE.wrong("wrong-order", detail)
         raise EXERCISE.wrong("wrong-answer", detail)
 
@@ -313,7 +415,7 @@ async def _items_come_and_stop(shift_of: Begin) -> None:
     shift = shift_of()
     shift.begin()
     come: list[int] = []
-    for item in (1, 2, 3):
+    for item in (0, 1, 2):
         await shift.until(shift.task.done, MOMENT)
         if shift.task.done():
             raise _too_early(shift)
@@ -332,16 +434,20 @@ async def _items_come_and_stop(shift_of: Begin) -> None:
 
 async def _queue_is_drained(shift_of: Begin) -> None:
     shift = shift_of()
-    shift.begin(1, 2, 3, gated=True)
+    shift.begin(0, 1, 1, gated=True)
     await shift.until(lambda: bool(shift.begun))
     shift.stopping.set()
     await shift.until(lambda: bool(shift.cut), MOMENT)
     if shift.cut:
         raise EXERCISE.wrong("cancels-item-in-hand")
+    late = () if shift.task.done() else (2,)
+    for item in late:
+        shift.queue.put_nowait(item)
     shift.gate.set()
     if not await shift.ends():
         raise shift.goes_on("the queue was drained")
-    if left := shift.account(1, 2, 3):
+    left = shift.account(0, 1, 1, *late, late=late)
+    if left and left != [*late]:  # what comes during the drain may be returned
         raise EXERCISE.wrong("does-not-drain", f"it returned {left}")
 
 
@@ -371,7 +477,7 @@ async def _handle_hangs(shift_of: Begin) -> None:
 
 
 async def _budget_is_shared(shift_of: Begin) -> None:
-    shift = shift_of(budget=SHORT, takes=0.6 * SHORT)
+    shift = shift_of(budget=SHORT, takes=0.8 * SHORT)
     shift.begin(1, 2, 3, stopping=True)
     if not await shift.ends():
         raise EXERCISE.wrong("no-budget", "each item ended, all of them took too long")
@@ -380,10 +486,84 @@ async def _budget_is_shared(shift_of: Begin) -> None:
         raise EXERCISE.wrong("budget-per-item", f"{len(shift.handled)} items were handled")
 
 
-async def _cancelled(shift_of: Begin, *, draining: bool) -> None:
-    shift = shift_of()
-    shift.begin(1, 2, gated=True)
+async def _budget_is_kept(shift_of: Begin, budget: float) -> Wrong | None:
+    """Return a mistake that a late loop may have made; raises Wrong for any other.
+
+    ``budget`` is in milliseconds.
+    """
+    shift, loop = shift_of(budget=budget), asyncio.get_running_loop()
+    done, held, hung, late = range(4)
+    shift.gates = {held: asyncio.Event(), hung: asyncio.Event()}
+    shift.begin(done)
+    await shift.until(shift.task.done, HALF * budget)
+    shift.queue.put_nowait(held)
+    await shift.until(shift.task.done, AGE * budget)
+    if shift.task.done():
+        raise _too_early(shift)
+    shift.queue.put_nowait(hung)
+    came: list[int] = []
+
+    def come_late() -> None:
+        if not shift.task.done():
+            came.append(late + len(came))
+            shift.queue.put_nowait(came[-1])
+
+    began = loop.time()
+    shift.stopping.set()
+    loop.call_later(ms(HALF * budget), come_late)
+    loop.call_later(ms(LAST * budget), come_late)
+    loop.call_later(ms(NEARLY * budget), shift.gates[held].set)
+    loop.call_later(ms(RELEASED * budget), shift.gates[hung].set)
+    await asyncio.wait({shift.task}, timeout=ms(RELEASED * budget + PATIENCE))
+    took = (loop.time() - began) / ms(budget)
+    if not shift.task.done() or hung in shift.handled:
+        return EXERCISE.wrong("no-budget")
+    shift.left()
+    if held in shift.cut:
+        after = (shift.cut_at[held] - began) / ms(budget)
+        name = "budget-begins-early" if after < EARLY else "budget-cut-short"
+        return EXERCISE.wrong(name, f"after {after:.2g} of the budget")
+    if took > OVER:
+        return EXERCISE.wrong("budget-stretched", f"{took:.2g} budgets")
+    shift.account(done, held, hung, *came, late=(*came,))
+    return None
+
+
+async def _handle_fails(shift_of: Begin, *, draining: bool) -> None:
+    shift = shift_of(fails_at=1)
+    shift.begin(0, 1, 2, gated=True)
     await shift.until(lambda: bool(shift.begun))
+    if draining:
+        shift.stopping.set()
+        await shift.until(shift.task.done, MOMENT)
+    shift.gate.set()
+    await shift.until(lambda: 2 in shift.handled)
+    if not shift.task.done() and 2 not in shift.handled:
+        raise EXERCISE.wrong("dies-unnoticed")
+    shift.stopping.set()
+    ended = await shift.ends() and not shift.task.cancelled()
+    error = shift.task.exception() if ended else None
+    if error is None:
+        raise EXERCISE.wrong("error-swallowed")
+    if not any(isinstance(leaf, _HandleError) for leaf in leaves(error)):
+        if replaced := raised_from(error, _HandleError):
+            raise EXERCISE.wrong("error-replaced", type(replaced).__name__)
+        raise error
+    let_go(error)
+    if 2 in shift.handled:
+        raise EXERCISE.wrong("error-swallowed", "it came out when everything was handled")
+    if shift.under_way:
+        raise EXERCISE.wrong("leaves-handle-running")
+
+
+async def _cancelled(shift_of: Begin, *, draining: bool = False, idle: bool = False) -> None:
+    shift = shift_of()
+    if idle:
+        shift.begin()
+        await shift.until(shift.task.done, MOMENT)
+    else:
+        shift.begin(1, 2, gated=True)
+        await shift.until(lambda: bool(shift.begun))
     if draining:
         shift.stopping.set()
         await shift.until(shift.task.done, MOMENT)

@@ -11,10 +11,10 @@ LONGEST = 160
 SUPPORT_FOLDER = str(Path(__file__).parent.parent)
 
 
-def one_line(text: str, longest: int = LONGEST) -> str:
-    """Return ``text`` on one line of at most ``longest`` characters."""
+def one_line(text: str) -> str:
+    """Return ``text`` on one line of at most ``LONGEST`` characters."""
     line = " ".join(text.split())
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 def tell(error: BaseException) -> str:
@@ -41,7 +41,23 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def is_learners(code: CodeType) -> bool:
+def raised_from(error: BaseException, kind: type[BaseException]) -> BaseException | None:
+    """Return the exception in ``error`` that was raised while one of ``kind`` was handled.
+
+    It may stand in a group; None when there is none.
+    """
+    for leaf in leaves(error):
+        seen: list[BaseException] = []
+        behind = leaf.__cause__ or leaf.__context__
+        while behind is not None and behind not in seen:
+            if any(isinstance(inner, kind) for inner in leaves(behind)):
+                return leaf
+            seen.append(behind)
+            behind = behind.__cause__ or behind.__context__
+    return None
+
+
+def _is_learners(code: CodeType) -> bool:
     """Return whether ``code`` was written by the learner: by no library, and not by the course."""
     return is_ours(code) and not code.co_filename.startswith(SUPPORT_FOLDER)
 
@@ -57,7 +73,7 @@ def _place(error: BaseException) -> str:
     frames = [
         (frame.f_code, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if is_learners(frame.f_code)
+        if _is_learners(frame.f_code)
     ]
     if not frames:
         return ""

@@ -21,6 +21,9 @@ from support.lab.units import ms
 EVENT = "user.created"
 PATIENCE = 1_000  # milliseconds that handlers wait for each other, and the check for a cancellation
 SLOW = 20  # milliseconds that a slow handler takes
+LATE = 150  # milliseconds that the last to fail takes
+TOGETHER = 30  # handlers that wait for each other
+OTHER_EVENT = "order.paid"
 EXAMPLE = "check_event_bus(ReportingBus)"
 
 DATA = {"id": "7", "email": "ada@x.test"}
@@ -30,6 +33,7 @@ Handler = Callable[[Any], Any]
 EXERCISE = Exercise(
     lesson="12",
     check="check_event_bus",
+    stub="silent",
     task="Write a bus whose handlers fail independently and whose failures are reported.",
     usual_wrong_prediction=(
         "That a queue makes the handlers quicker: the mail takes as long as before, and only the "
@@ -63,17 +67,25 @@ EXERCISE = Exercise(
             "wrong-report",
             "reports something else than event, handler and error, or reports twice",
             "A failure is reported once, as report(event_type, handler, error): the event's name, "
-            "the handler that was subscribed, and the exception itself.",
+            "the handler that was subscribed, and the exception itself, as it was raised.",
         ),
         Mistake(
             "reports-success",
             "reports handlers that did not fail",
-            "A handler was reported that did not fail. Report exceptions only.",
+            "A handler was reported that did not fail: it ran to its end, whatever it returned. "
+            "Report what a handler raises, and nothing else.",
         ),
         Mistake(
             "not-called",
             "calls a handler twice, with other data or for another event, or never",
             "Each handler of an event is to be called once, with the data, and no other handler.",
+        ),
+        Mistake(
+            "subscribed-twice",
+            "keeps handlers in a set or a dict, or takes out all of one when it unsubscribes once",
+            "A handler had subscribed twice, and each subscription counts: it is called twice for "
+            "an event and reported as often as it fails, and unsubscribing takes one of them out. "
+            "A list keeps both; a set or a dict keeps one.",
         ),
         Mistake(
             "plain-function",
@@ -86,13 +98,21 @@ EXERCISE = Exercise(
         Mistake(
             "one-by-one",
             "awaits one handler after another",
-            "The handlers run one after another, so a slow one holds up the others and whoever "
-            "publishes. Start all of them, then wait for all.",
+            "The handlers run one after another, or a few at a time, so a slow one holds up the "
+            "others and the publisher. Start all of them, then wait for all.",
+        ),
+        Mistake(
+            "one-event-at-a-time",
+            "puts a lock or a semaphore around publish",
+            "Two events were published at once, and one waited for the other. A handler that "
+            "publishes an event of its own then waits for itself. Keep what a publish needs in "
+            "local variables, and let no lock guard it.",
         ),
         Mistake(
             "returns-early",
             "starts tasks and does not wait for all of them",
-            "publish returned before its handlers had ended. Wait for all of them.",
+            "publish returned before its handlers had ended, or gave one of them up. Wait for all "
+            "of them, however long they take.",
         ),
         Mistake(
             "cancelled-unreported",
@@ -140,7 +160,8 @@ async def check_event_bus(bus: Any, *, limit: float | None = None) -> Verdict:
     a plain function. The bus has ``subscribe(event_type, handler)``, ``unsubscribe`` with the same
     arguments, and ``await publish(event_type, data)``. It passes if
 
-    - each handler of the event is called once with the data, whatever the others do;
+    - each handler of the event is called once for each subscription, with the data, whatever the
+      others do and whatever it returns;
     - ``publish`` returns when all have ended, having let them run at the same time;
     - every failure is reported once and raised nowhere, a handler's own CancelledError included;
     - handlers may be plain functions, and may unsubscribe themselves;
@@ -164,31 +185,51 @@ class _Seen:
     def report(self, *told: Any, **named: Any) -> None:
         self.reports.append((*told, *named.values()))
 
-    def handler(self, name: str, *, error: BaseException | None = None, slow: float = 0) -> Handler:
+    def handler(
+        self,
+        name: str,
+        *,
+        error: BaseException | None = None,
+        slow: float = 0,
+        returns: object = None,
+    ) -> Handler:
         """Return an async handler that notes its call, waits, fails if told to, notes its end."""
 
-        async def handler(data: Any) -> None:
+        async def handler(data: Any) -> object:
             self._note(name, data)
-            if slow:
-                await asyncio.sleep(slow)
+            await asyncio.sleep(slow)
             if error is not None:
                 raise error
             self.ended.append(name)
+            return returns
 
         handler.__name__ = handler.__qualname__ = name
         return handler
 
-    def function(self, name: str, *, error: Exception | None = None) -> Handler:
+    def function(
+        self, name: str, *, error: Exception | None = None, returns: object = None
+    ) -> Handler:
         """Return a plain function that does the same."""
 
-        def function(data: Any) -> None:
+        def function(data: Any) -> object:
             self._note(name, data)
             if error is not None:
                 raise error
             self.ended.append(name)
+            return returns
 
         function.__name__ = function.__qualname__ = name
         return function
+
+    def passes_on(self, name: str, *, error: Exception) -> Handler:
+        """Return a plain function that returns the coroutine of an async handler that fails."""
+        handler = self.handler(name, error=error)
+
+        def passes_on(data: Any) -> Awaitable[object]:
+            return handler(data)
+
+        passes_on.__name__ = passes_on.__qualname__ = name
+        return passes_on
 
     def _note(self, name: str, data: Any) -> None:
         self.called.append(name if data == DATA else f"{name} with other data")
@@ -207,9 +248,12 @@ class _Seen:
                 raise EXERCISE.wrong(missing)
             if times > 1:
                 raise EXERCISE.wrong("wrong-report", "the same failure came twice")
-            told_errors = [told[2] for told in self.reports if told[1] is handler]
-            if type(told_errors[0]) is not type(error):
-                raise EXERCISE.wrong("wrong-report", f"the error was {type(error).__name__}")
+            (came,) = (told[2] for told in self.reports if told[1] is handler)
+            # asyncio makes a new CancelledError of a task's own
+            if came is not error and not (type(came) is type(error) is asyncio.CancelledError):
+                raise EXERCISE.wrong(
+                    "wrong-report", f"{type(error).__name__} came as {type(came).__name__}"
+                )
 
 
 Act = Callable[[Any], Awaitable[Any]]
@@ -243,10 +287,14 @@ async def _judge(sandbox: Sandbox, *, bus: Any) -> str:
     await _judge_nobody(stage)
     await _judge_failures(stage)
     await _judge_functions(stage)
+    await _judge_returned(stage)
     await _judge_overlap(stage)
+    await _judge_two_events(stage)
+    await _judge_nested(stage)
     await _judge_cancelled_handler(stage)
     await _judge_cancelled_publisher(stage)
     await _judge_unsubscribe(stage)
+    await _judge_twice(stage)
     return (
         "Every handler ran, whatever the others did; every failure was reported once, with its "
         "event and its handler."
@@ -272,7 +320,7 @@ async def _judge_calls(stage: _Stage) -> None:
     elsewhere = seen.handler("another event's handler")
 
     async def act(bus: Any) -> None:
-        bus.subscribe("order.paid", elsewhere)
+        bus.subscribe(OTHER_EVENT, elsewhere)
         await require_awaitable(bus.publish(EVENT, dict(DATA)))
 
     _result(await stage.play(seen, seen.handler("one"), seen.handler("two", slow=ms(1)), act=act))
@@ -292,25 +340,89 @@ async def _judge_nobody(stage: _Stage) -> None:
 
 
 async def _judge_failures(stage: _Stage) -> None:
+    """Let some handlers fail, of several kinds and one of them last of all."""
     seen = _Seen()
-    lookup, value = LookupError("no such template"), ValueError("no such address")
-    fails, fails_late = (
-        seen.handler("fails", error=lookup),
-        seen.handler("fails late", error=value, slow=ms(2)),
-    )
+    errors: dict[str, Exception] = {
+        "fails": LookupError("no such template"),
+        "fails later": ValueError("no such address"),
+        "fails by time": TimeoutError("the mailer is late"),
+        "fails by connection": ConnectionError("the mailer is away"),
+        "fails in a group": ExceptionGroup("two letters", [OSError("one"), KeyError("two")]),
+    }
+    failing = [
+        (seen.handler(name, error=error, slow=place * ms(2)), error)
+        for place, (name, error) in enumerate(errors.items())
+    ]
+    late = RuntimeError("the search engine has lost the user")
+    last = seen.handler("fails last of all", error=late, slow=ms(LATE))
     slow = seen.handler("slow", slow=ms(SLOW))
+    handlers = [handler for handler, _ in failing]
     ran = await stage.play(
-        seen, seen.handler("before"), fails, slow, fails_late, seen.handler("after")
+        seen, seen.handler("before"), *handlers, slow, last, seen.handler("after")
     )
     stopped = sorted({"before", "slow", "after"} - set(seen.ended))
-    if ran.error is not None and any(one in (lookup, value) for one in leaves(ran.error)):
+    raised = {id(each) for error in (*errors.values(), late) for each in (error, *leaves(error))}
+    if ran.error is not None and any(id(one) in raised for one in leaves(ran.error)):
         let_go(ran.error)
         raise EXERCISE.wrong("one-stops-the-others" if stopped else "failure-raised")
     _result(ran)
     if stopped:
         raise EXERCISE.wrong("one-stops-the-others", f"look at {', '.join(stopped)}")
     missing = "not-all-reported" if seen.reports else "silent"
-    seen.judge_reports([(fails, lookup), (fails_late, value)], missing)
+    seen.judge_reports([*failing, (last, late)], missing)
+    for error in (*errors.values(), late):
+        let_go(error)
+
+
+async def _judge_returned(stage: _Stage) -> None:
+    """Let handlers return something: whatever it is, they did not fail."""
+    seen = _Seen()
+    values = True, False, 0, "sent", [], {"sent": 1}, ValueError("returned, and not raised")
+    handlers = [
+        make(f"returns {value!r:.30}", returns=value)
+        for value in values
+        for make in (seen.handler, seen.function)
+    ]
+    ran = await stage.play(seen, *handlers)
+    if isinstance(ran.error, ValueError):
+        let_go(ran.error)
+        raise EXERCISE.wrong("reports-success", "publish raised what a handler had returned")
+    _result(ran)
+    if seen.reports:
+        raise EXERCISE.wrong("reports-success", f"it got {_listed(seen.reports[0])}")
+    if len(seen.ended) != len(handlers):
+        raise EXERCISE.wrong("not-called", "handlers that return something")
+
+
+async def _judge_twice(stage: _Stage) -> None:
+    """Subscribe one handler twice, and another that fails, and take one of each out again."""
+    seen = _Seen()
+    works, fails = seen.handler("works"), seen.handler("fails", error=KeyError("email"))
+    told: list[tuple[int, int]] = []
+
+    async def act(bus: Any) -> None:
+        for leaving in (False, True):
+            if leaving:
+                bus.unsubscribe(EVENT, works)
+                bus.unsubscribe(EVENT, fails)
+            seen.called.clear()
+            seen.reports.clear()
+            await require_awaitable(bus.publish(EVENT, dict(DATA)))
+            told.append((seen.called.count("works"), len(seen.reports)))
+
+    ran = await stage.play(seen, works, fails, works, fails, act=act)
+    if ran.error is not None and len(told) < 2:
+        told_error = blame(ran.error)
+        if not told or not isinstance(ran.error, LookupError | ValueError):
+            raise told_error
+        raise EXERCISE.wrong("subscribed-twice", f"then {type(ran.error).__name__}")
+    _result(ran)
+    for (calls, reports), due in zip(told, (2, 1), strict=True):
+        if calls != due or reports != due:
+            when = "" if due == 2 else "after one of the two was taken out, "
+            raise EXERCISE.wrong(
+                "subscribed-twice", f"{when}it was called {calls} times, reported {reports} times"
+            )
 
 
 async def _judge_functions(stage: _Stage) -> None:
@@ -319,8 +431,10 @@ async def _judge_functions(stage: _Stage) -> None:
     fails = seen.function("fails", error=error)
     # The one that fails is called before a coroutine is made: none is forgotten on its account.
     names = ["plain", "one", "two"]
+    late = ValueError("no such address")
+    passed_on = seen.passes_on("passed on", error=late)
     ran = await stage.play(
-        seen, seen.function("plain"), fails, seen.handler("one"), seen.handler("two")
+        seen, seen.function("plain"), fails, seen.handler("one"), seen.handler("two"), passed_on
     )
     if ran.error is not None and isinstance(next(leaves(ran.error)), TypeError | KeyError):
         let_go(ran.error)
@@ -330,29 +444,86 @@ async def _judge_functions(stage: _Stage) -> None:
         raise EXERCISE.wrong("plain-function", f"ended: {', '.join(seen.ended) or 'none'}")
     if any(isinstance(told[-1], TypeError) for told in seen.reports if told):
         raise EXERCISE.wrong("plain-function", "it was reported though it did not fail")
-    seen.judge_reports([(fails, error)], "plain-function")
+    seen.judge_reports([(fails, error), (passed_on, late)], "plain-function")
 
 
 async def _judge_overlap(stage: _Stage) -> None:
-    """Let two handlers wait for each other: in turn they never meet."""
-    seen, met = _Seen(), []
-    here = asyncio.Event(), asyncio.Event()
+    """Let many handlers wait for each other: in turn, or a few at a time, they never meet."""
+    meeting = _Meeting(TOGETHER)
+    _result(await stage.play(_Seen(), *(meeting.handler() for _ in range(TOGETHER))))
+    if meeting.met != TOGETHER:
+        raise EXERCISE.wrong("one-by-one")
 
-    def waiting(mine: asyncio.Event, other: asyncio.Event) -> Handler:
-        async def handler(data: Any) -> None:
-            mine.set()
+
+class _Meeting:
+    """Where so many handlers wait for each other; ``met`` counts those who have met."""
+
+    def __init__(self, size: int) -> None:
+        self.met = 0
+        self._barrier = asyncio.Barrier(size)
+
+    def handler(self, error: Exception | None = None) -> Handler:
+        """Return a handler that waits for the others, and then fails if told to."""
+
+        async def meets(data: Any) -> None:
             try:
                 async with asyncio.timeout(ms(PATIENCE)):
-                    await other.wait()
-            except TimeoutError:
+                    await self._barrier.wait()
+            except (TimeoutError, asyncio.BrokenBarrierError):
+                await self._barrier.abort()  # not all came, and those who come later need not wait
                 return
-            met.append(mine)
+            self.met += 1
+            if error is not None:
+                raise error
 
-        return handler
+        return meets
 
-    _result(await stage.play(seen, waiting(*here), waiting(*reversed(here))))
-    if len(met) != 2:
-        raise EXERCISE.wrong("one-by-one")
+
+async def _judge_two_events(stage: _Stage) -> None:
+    """Publish two events at once whose handlers meet, and then fail."""
+    seen, meeting = _Seen(), _Meeting(2)
+    errors = {EVENT: KeyError("email"), OTHER_EVENT: ValueError("no such order")}
+    handlers = {name: meeting.handler(error) for name, error in errors.items()}
+
+    async def act(bus: Any) -> None:
+        for name, handler in handlers.items():
+            bus.subscribe(name, handler)
+        await asyncio.gather(
+            *(require_awaitable(bus.publish(name, dict(DATA))) for name in handlers)
+        )
+
+    _result(await stage.play(seen, act=act))
+    if meeting.met != 2:
+        raise EXERCISE.wrong("one-event-at-a-time")
+    due = [(name, id(handlers[name]), id(errors[name])) for name in handlers]
+    told = [(each[0], *map(id, each[1:])) for each in seen.reports]
+    if sorted(told) != sorted(due):
+        raise EXERCISE.wrong("wrong-report", "two events at once were mixed up")
+    for error in errors.values():
+        let_go(error)
+
+
+async def _judge_nested(stage: _Stage) -> None:
+    """Let a handler publish another event, and wait for it."""
+    seen = _Seen()
+    buses: list[Any] = []
+    inner = seen.handler("inner")
+
+    async def outer(data: Any) -> None:
+        try:
+            async with asyncio.timeout(ms(PATIENCE)):
+                await require_awaitable(buses[0].publish(OTHER_EVENT, dict(DATA)))
+        except TimeoutError:
+            seen.called.append("waited for ever")
+
+    async def act(bus: Any) -> None:
+        buses.append(bus)
+        bus.subscribe(OTHER_EVENT, inner)
+        await require_awaitable(bus.publish(EVENT, dict(DATA)))
+
+    _result(await stage.play(seen, outer, act=act))
+    if seen.ended != ["inner"] or "waited for ever" in seen.called:
+        raise EXERCISE.wrong("one-event-at-a-time", "one handler publishes another event")
 
 
 async def _judge_cancelled_handler(stage: _Stage) -> None:

@@ -1,12 +1,16 @@
 """The exercise of lesson 11: export users as JSON Lines, page by page, while rows are deleted.
 
 Keyset pages are what the lesson teaches. A server-side cursor (``session.stream`` with
-``yield_per``) is accepted too: it sends each user once, holds a page at a time and survives the
-deletes. It costs one statement, and a connection for as long as the reader reads.
+``yield_per``), or one session for all pages, survives the deletes too, and keeps a connection for
+as long as the reader reads, which is for as long as the reader likes: it is refused.
+
+The table has no index here that would order what the learner's statement does not.
 """
 
 import asyncio
+import contextlib
 import functools
+import gc
 import inspect
 import json
 import math
@@ -14,6 +18,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -24,13 +29,19 @@ from support.exercises.checking import check, require_function
 from support.exercises.error_text import tell
 from support.exercises.lending import lent_shop
 from support.exercises.sandbox import Sandbox, blame
-from support.exercises.verdicts import Exercise, Mistake, Verdict
+from support.exercises.verdicts import Exercise, Mistake, Verdict, Wrong, wrong
 from support.lab.silent_failures import let_go
+from support.lab.units import ms
 from support.shop import Shop
+from support.shop.models import User
 
 USERS = 96
-PAGE = 10  # nine full pages and one of six
+PAGE = 11  # eight full pages and one of eight
 EVEN_PAGE = 12  # eight full pages
+OTHER_PAGES = (2, 2 * USERS)  # fewer users than share one created_at, and more than there are
+KEPT = 500  # milliseconds that a connection may take to come back once a page has been sent
+LONGEST_LINE = 100_000  # characters
+BREAKS_AFTER = 2  # pages, where the database is to fail
 _User = tuple[UUID, str, str]
 
 KEYS = frozenset({"id", "name", "email"})
@@ -47,6 +58,7 @@ NAMES = (
 EXERCISE = Exercise(
     lesson="11",
     check="check_export",
+    stub="untouched",
     task="Export all users as JSON Lines with keyset pages, while exported rows are deleted.",
     usual_wrong_prediction=(
         "That streaming makes the whole download quicker: the first byte comes sooner and the "
@@ -77,6 +89,13 @@ EXERCISE = Exercise(
             "compares created_at alone",
             "Several users share one created_at, and a page that ends among them loses the others. "
             "Compare the pair: tuple_(User.created_at, User.id) > (created_at, id).",
+        ),
+        Mistake(
+            "order-with-ties",
+            "orders by created_at alone, or by created_at and another column than id",
+            "Several users share one created_at, and the database may return them in any order: "
+            "an index hides that here and there, until it is dropped. Order by the same pair that "
+            "the next page begins after, created_at and id.",
         ),
         Mistake(
             "skips-rows",
@@ -113,9 +132,15 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "loads-all",
-            "fetches all rows before it yields the first",
-            "The rows are all in memory before the first is sent. Fetch a page, yield it, fetch "
-            "the next.",
+            "fetches all rows before it yields the first, or keeps those that it has yielded",
+            "More rows are in memory than a page needs. Fetch a page, yield it, let go of it, and "
+            "fetch the next.",
+        ),
+        Mistake(
+            "page-size-ignored",
+            "writes a page size of its own into LIMIT, or joins pages",
+            "A page has another size than page_size says, and whoever calls can no longer choose "
+            "how much is in memory at once. Use page_size in LIMIT, and yield one page a chunk.",
         ),
         Mistake(
             "chunk-per-row",
@@ -165,6 +190,20 @@ EXERCISE = Exercise(
             "The reader went away, and the session stayed open with its connection. Open it with "
             "async with, inside the generator: then it closes however the export ends.",
         ),
+        Mistake(
+            "session-held",
+            "holds one session around the loop, or a server-side cursor",
+            "The reader had a page and was reading it, and the export kept a connection meanwhile: "
+            "twenty readers who go for a coffee empty the pool for everybody. Open a session for "
+            "one page, let it close, and yield the page after that.",
+        ),
+        Mistake(
+            "hides-the-failure",
+            "catches the database's error and ends, or yields it as a line",
+            "The database failed in the middle, and the export ended as if that were all: the "
+            "reader keeps half a file and takes it for the whole. Let the error out, so that the "
+            "connection breaks off.",
+        ),
     ),
 )
 
@@ -178,9 +217,10 @@ async def check_export(export_users: Any, *, limit: float | None = None) -> Verd
 
     - each user comes once and in order, though the check deletes users as soon as they have come;
     - no more than two pages of rows have been fetched and not yielded, in about a statement a page;
-    - a page travels in one chunk, whatever its names hold;
-    - it also ends when the last page is full and when there are no users;
-    - its connection is given back at the end and when the reader stops early.
+    - a page has ``page_size`` users and travels in one chunk, whatever its names hold;
+    - it also ends when the last page is full and when there are no users, and fails when the
+      database does;
+    - its connection is given back before the reader reads, at the end, and when the reader stops.
 
     ``limit`` is how long the export may take in all, in seconds; 15 unless given. An endless loop
     that never awaits cannot be stopped: restart the kernel.
@@ -190,10 +230,18 @@ async def check_export(export_users: Any, *, limit: float | None = None) -> Verd
 
 @dataclass(slots=True)
 class _Reading:
-    """What came out of one export. ``held`` is the most rows fetched and not yielded by then."""
+    """What came out of one export.
+
+    ``sizes`` are the users of each chunk that was not empty, ``held`` is the most rows fetched and
+    not yielded by then, ``alive`` the most users in memory, and ``kept`` whether a connection was
+    kept while the reader read.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     chunks: int = 0
+    sizes: list[int] = field(default_factory=list)
+    alive: int = 0
+    kept: bool = False
     empty_chunks: int = 0
     held: int = 0
     statements: int = 0
@@ -220,9 +268,16 @@ class _Reader:
         connection.driver_connection.row_factory = counted
 
     async def read(
-        self, page_size: int, *, deleting: bool = False, chunks: float = math.inf
+        self,
+        page_size: int,
+        *,
+        deleting: bool = False,
+        chunks: float = math.inf,
+        breaks_after: int | None = None,
     ) -> _Reading:
         """Read the export to its end, or for so many chunks; delete each user that has come.
+
+        The database fails ``breaks_after`` so many chunks.
 
         Raises Wrong for what cannot be read on; failures are kept in the reading.
         """
@@ -236,6 +291,8 @@ class _Reader:
                 async for chunk in pages:
                     try:
                         await self._take(reading, chunk, deleting=deleting)
+                        if reading.chunks == breaks_after:
+                            await asyncio.to_thread(_rename, self.shop.path, "users", "away")
                     except Exception as fault:
                         reading.fault = fault
                     if reading.fault is not None or reading.chunks >= chunks:
@@ -269,13 +326,50 @@ class _Reader:
         reading.empty_chunks = 0 if chunk else reading.empty_chunks + 1
         if reading.empty_chunks > 3:
             raise EXERCISE.wrong("empty-for-ever")
+        if reading.chunks > 10 * USERS:
+            raise wrong("never-ends", f"{reading.chunks} chunks for {USERS} users")
+        await asyncio.sleep(0)
         *lines, reading.rest = (reading.rest + _text(chunk)).split("\n")
+        if len(reading.rest) > LONGEST_LINE:
+            raise EXERCISE.wrong("newline-missing", f"a line has over {LONGEST_LINE} characters")
         rows = [_row(line) for line in lines]
         reading.rows += rows
+        if rows:
+            reading.sizes.append(len(rows))
+        if len(reading.sizes) == USERS // PAGE - 1:
+            reading.alive = max(reading.alive, await asyncio.to_thread(_alive))
+        reading.kept = reading.kept or await self._is_kept()
         if len(reading.rows) > 2 * USERS:
             raise EXERCISE.wrong("repeats-rows", "the export does not end")
         if deleting:
             await asyncio.to_thread(_delete, self.shop.path, [UUID(row["id"]) for row in rows])
+
+    async def _is_kept(self) -> bool:
+        """Return whether the export keeps a connection while the reader reads.
+
+        One that fetches the next page meanwhile gets the time to do so.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ms(KEPT)):
+                while self.shop.checked_out:  # noqa: ASYNC110 (a pool sets no event)
+                    await asyncio.sleep(ms(1))
+        return self.shop.checked_out > 0
+
+
+def _alive() -> int:
+    """Return how many users somebody keeps in memory.
+
+    The sandbox keeps the tasks that the export has made, and they keep the pages they returned.
+    """
+    gc.collect()
+    objects = gc.get_objects()
+    done = [each for each in objects if isinstance(each, asyncio.Task) and each.done()]
+    returned: set[int] = set()
+    for task in done:
+        if not task.cancelled() and task.exception() is None:
+            result = task.result()
+            returned.update(map(id, result if isinstance(result, list | tuple) else ()))
+    return sum(type(each) is User and id(each) not in returned for each in objects)
 
 
 def _text(chunk: str | bytes) -> str:
@@ -314,10 +408,14 @@ async def _judge(sandbox: Sandbox, *, export: Any) -> str:
         _judge_pages(reading)
         await _judge_deletes(reader, expected)
         await _judge_ends(reader, expected)
+        await _judge_sizes(reader, expected)
         await _judge_early_close(reader)
+        if reading.kept:
+            raise EXERCISE.wrong("session-held")
+        await _judge_failure(reader)
     return (
         "Every user once and in order while rows were deleted; a page at a time in memory, a chunk "
-        "a page, and no connection kept when the reader goes away."
+        "a page, and no connection kept while the reader reads or when the reader goes away."
     )
 
 
@@ -337,6 +435,8 @@ def _judge_rows(reading: _Reading, expected: list[_User], instants: dict[UUID, s
         raise EXERCISE.wrong("untouched")
     if any(known.get(user[0]) != user for user in came):
         raise EXERCISE.wrong("wrong-fields", "a value differs")
+    if _ties_out_of_order(ids[:PAGE], instants):
+        raise EXERCISE.wrong("order-with-ties")
     if len(set(ids)) < len(ids):
         raise EXERCISE.wrong("repeats-rows")
     if len(ids) == len(expected):
@@ -350,14 +450,51 @@ def _judge_rows(reading: _Reading, expected: list[_User], instants: dict[UUID, s
     raise EXERCISE.wrong("key-with-ties" if only_ties else "skips-rows", _missed(came, expected))
 
 
+def _ties_out_of_order(ids: list[UUID], instants: dict[UUID, str]) -> bool:
+    """Return whether one page is in order but for those who share one created_at."""
+    moments = [instants[one] for one in ids]
+    pairs = pairwise(zip(moments, ids, strict=True))
+    return moments == sorted(moments) and any(
+        one[0] == another[0] and one[1].hex > another[1].hex for one, another in pairs
+    )
+
+
 def _judge_pages(reading: _Reading) -> None:
     pages = math.ceil(USERS / PAGE)
+    full = set(reading.sizes[:-1])
+    if len(reading.sizes) > 2 and len(full) == 1 and not full & {1, PAGE}:
+        raise EXERCISE.wrong("page-size-ignored", f"{reading.sizes[0]} users in place of {PAGE}")
     if reading.statements > pages + 2:
         raise EXERCISE.wrong("too-many-statements", f"{reading.statements} for {pages} pages")
     if reading.held > 2 * PAGE + 1:
         raise EXERCISE.wrong("loads-all", f"{reading.held} rows for pages of {PAGE}")
+    if reading.alive > 4 * PAGE:
+        raise EXERCISE.wrong("loads-all", f"{reading.alive} users kept, most of them already sent")
     if reading.chunks > 2 * pages:
         raise EXERCISE.wrong("chunk-per-row", f"{reading.chunks} chunks for {pages} pages")
+    _judge_page_size(reading, PAGE)
+
+
+def _judge_page_size(reading: _Reading, size: int) -> None:
+    due = [size] * (USERS // size) + [USERS % size] * (USERS % size > 0)
+    if reading.sizes != due:
+        differs = next(
+            (came, wanted)
+            for came, wanted in zip_longest(reading.sizes, due, fillvalue=0)
+            if came != wanted
+        )
+        raise EXERCISE.wrong("page-size-ignored", "{} users in place of {}".format(*differs))
+
+
+async def _judge_sizes(reader: _Reader, expected: list[_User]) -> None:
+    for size in OTHER_PAGES:
+        reading = await reader.read(size)
+        if reading.error is not None:
+            raise blame(reading.error)
+        if _users(reading) != expected:
+            detail = f"with pages of {size}, {_missed(_users(reading), expected)}"
+            raise EXERCISE.wrong("skips-rows", detail)
+        _judge_page_size(reading, size)
 
 
 async def _judge_deletes(reader: _Reader, expected: list[_User]) -> None:
@@ -376,6 +513,8 @@ async def _judge_ends(reader: _Reader, expected: list[_User]) -> None:
             raise _failed_at_the_end(reading.error)
         if _users(reading) != users or reading.rest:
             raise EXERCISE.wrong("fails-at-the-end", "users are missing, or something is added")
+        if users:
+            _judge_page_size(reading, EVEN_PAGE)
         await asyncio.to_thread(_restore, reader.shop.path)
     if reader.shop.checked_out:
         raise EXERCISE.wrong("session-left-open", "even at the end of the export")
@@ -395,6 +534,23 @@ async def _judge_early_close(reader: _Reader) -> None:
         raise blame(reading.error)
     if reader.shop.checked_out:
         raise EXERCISE.wrong("session-left-open")
+
+
+async def _judge_failure(reader: _Reader) -> None:
+    """Let the database fail in the middle of the export."""
+    try:
+        reading = await reader.read(PAGE, breaks_after=BREAKS_AFTER)
+    except Wrong as found:
+        raise EXERCISE.wrong("hides-the-failure", found.mistake.name) from None
+    finally:
+        await asyncio.to_thread(_rename, reader.shop.path, "away", "users")
+    if reading.error is None:
+        raise EXERCISE.wrong("hides-the-failure", f"after {len(reading.rows)} of {USERS} users")
+    if not isinstance(reading.error, Exception):
+        raise blame(reading.error)
+    let_go(reading.error)
+    if reader.shop.checked_out:
+        raise EXERCISE.wrong("session-left-open", "after the database had failed")
 
 
 def _missed(came: list[_User], expected: list[_User]) -> str:
@@ -421,11 +577,17 @@ def _prepare(path: Path) -> None:
             [(name, *emails[place * 7]) for place, name in enumerate(NAMES)],
         )
         connection.execute("CREATE TABLE kept_users AS SELECT * FROM users")
+        connection.execute("DROP INDEX ix_users_created_at_id")
 
 
 def _restore(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT OR IGNORE INTO users SELECT * FROM kept_users")
+
+
+def _rename(path: Path, table: str, name: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"ALTER TABLE {table} RENAME TO {name}")
 
 
 def _delete(path: Path, ids: Iterable[UUID]) -> None:

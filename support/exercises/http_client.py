@@ -1,11 +1,20 @@
-"""The exercise of lesson 08: one HTTP client for an app, made and closed in its lifespan."""
+"""The exercise of lesson 08: one HTTP client for an app, made and closed in its lifespan.
+
+The supplier runs on a real server on this machine, sets a cookie with each answer, and notes those
+that come back. The app is started and stopped three times: on a good day, on a day on which the
+supplier fails, and once to be stopped by an error. Another app gets a supplier that cannot be
+reached.
+"""
 
 import asyncio
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from asgi_lifespan import LifespanManager
@@ -15,19 +24,26 @@ from support.exercises.checking import check, require_function
 from support.exercises.error_text import leaves
 from support.exercises.sandbox import Ran, Sandbox, blame
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
-from support.lab.clients import IN_PROCESS_URL, LoopbackServer, serve
+from support.lab.clients import HOST, IN_PROCESS_URL, LoopbackServer, serve
+from support.lab.units import ms
 from support.shop.partners import Supplier
 
 IN_TURN = 6
 AT_ONCE = 8
-MEETING = 1.0  # seconds that requests at once get to meet at the supplier
+TRIES = 2  # of the requests at once: on a machine that stands still they miss each other
+MEETING = 0.5  # seconds that requests at once get to meet at the supplier
+SLOW = 600  # milliseconds that a supplier may take; it is given up on after 1000
+TICK = 20  # milliseconds between two looks whether a supplier that hangs has been given up on
+PATIENCE = 75  # such looks; a machine that stops everything stops them as well
+ODD_SKU = "A?price=0"
 STARTING = 5.0  # seconds that a lifespan gets to start, and to stop
-SETTLING = 2.0  # seconds that the server gets to notice a closed connection
+SETTLING = 1.0  # seconds that the server gets to notice a closed connection
 LOOKS = 400  # in each of those times
 
 EXERCISE = Exercise(
     lesson="08",
     check="check_client",
+    stub="client-per-call",
     task="Move an app's HTTP client from the endpoint into the lifespan.",
     usual_wrong_prediction=(
         "That a client per call costs a new connection and little else: most of it is reading "
@@ -72,6 +88,53 @@ EXERCISE = Exercise(
             "and it has connections for them.",
         ),
         Mistake(
+            "left-open-on-error",
+            "closes the client behind the yield, without async with or finally",
+            "The app was stopped by an error, and its connection to the supplier is still open: "
+            "what stands behind a plain yield is skipped then. Put the yield into async with, or "
+            "into try, and close the client in finally.",
+        ),
+        Mistake(
+            "cookies-shared",
+            "shares the client with its cookie jar",
+            "A cookie that the supplier set for one request was sent with another: in production "
+            "that is Ada's session in Bob's call. A client for all needs a jar that takes none: "
+            "cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())).",
+        ),
+        Mistake(
+            "sku-cut",
+            "puts the sku into the path as it is",
+            "A SKU with a question mark did not reach the supplier whole: the rest of it became a "
+            "query, so that a caller writes the request to your partner. Encode it: "
+            'quote(sku, safe="").',
+        ),
+        Mistake(
+            "no-timeout",
+            "sets timeout=None, or leaves more than a second",
+            "The supplier said nothing, and the app was still waiting well after a second: when a "
+            "partner hangs, so do all your requests. Give the client timeout=ms(1_000), and answer "
+            "504 to httpx.TimeoutException.",
+        ),
+        Mistake(
+            "gives-up-too-soon",
+            "sets a timeout far below a second",
+            "A supplier that answers within the second was given up on: a slow day would become an "
+            "outage. Wait for it for a second.",
+        ),
+        Mistake(
+            "failure-as-answer",
+            "returns what the supplier says, whatever its status",
+            "The supplier answered 503, and the app answered 200: callers and monitoring take the "
+            "error for stock. Call raise_for_status(), and answer 502 to httpx.HTTPError.",
+        ),
+        Mistake(
+            "wrong-status",
+            "lets the client's errors out, or maps them to another status",
+            "A failure of the supplier got another status than it should have: callers and alerts "
+            "tell your bugs (500) from a partner that failed (502) and one that is late (504). "
+            "Catch httpx.TimeoutException first, then httpx.HTTPError.",
+        ),
+        Mistake(
             "wrong-answer",
             "returns something else than the supplier's answer",
             "The endpoint does not answer what the supplier says.",
@@ -92,15 +155,47 @@ EXERCISE = Exercise(
 )
 
 
+ASGIApp = Callable[..., Awaitable[None]]
+
+
 @dataclass(slots=True)
 class _Visit:
     """What one start of the app came to."""
 
     started: bool = False
-    stopped: bool = False
-    answers: list[httpx.Response] | None = None
-    in_turn: int = 0
-    """Connections that the supplier had accepted when the requests in turn were answered."""
+    served: bool = False
+    """Whether all that was asked of it was answered."""
+    answers: list[httpx.Response] = field(default_factory=list)
+    peak: int = 0
+    """Requests that were with the supplier at the same time."""
+    statuses: dict[str, int | None] = field(default_factory=dict)
+    """Statuses by what the supplier did; None is no answer at all."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    """The supplier's app, which sets a cookie with each answer; ``cookies`` are those it got."""
+
+    app: ASGIApp
+    cookies: list[str] = field(default_factory=list)
+
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: Callable, send: Callable
+    ) -> None:
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"set-cookie", b"session=ada; Path=/")]
+            await send(message)
+
+        if scope["type"] == "http":
+            self.cookies += [
+                value.decode() for name, value in scope["headers"] if name == b"cookie"
+            ]
+        await self.app(scope, receive, sending)
+
+
+class _Failure(Exception):
+    """What stops the app in the end."""
 
 
 async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
@@ -108,10 +203,12 @@ async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
 
     It is called as ``make_app(partner_url)`` with the address of a supplier on a real server on
     this machine, and returns a FastAPI app with ``GET /stock/{sku}``. The app is started, called
-    and stopped twice. It passes if
+    and stopped three times, the last time by an error. It passes if
 
     - it answers what the supplier answers, requests in turn over one connection and requests at
       once at the same time;
+    - a sku reaches the supplier whole, and no cookie of its answers comes back to it;
+    - a supplier that fails or cannot be reached is a 502, one that says nothing for a second a 504;
     - a second start works, and after each stop no connection is open.
 
     ``limit`` is how long the app may take in all, in seconds; 15 unless given.
@@ -122,16 +219,22 @@ async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
 async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
     make_app = require_function(make_app, example="check_client(make_app)")
     supplier = Supplier()
-    async with serve(supplier.app) as server:
+    watched = _Watched(supplier.app)
+    async with serve(watched) as server:
         try:
             app = await _made(sandbox, make_app, server.url)
-            await _judge_start(sandbox, app, server, supplier)
-            await _judge_second_start(sandbox, app, server, supplier)
+            await _judge_good_day(sandbox, app, server, supplier)
+            await _judge_bad_day(sandbox, app, server, supplier)
+            if watched.cookies:
+                raise EXERCISE.wrong("cookies-shared", watched.cookies[0])
+            await _judge_stop_by_error(sandbox, app, server)
+            await _judge_unreachable(sandbox, make_app)
         finally:
+            supplier.hang = False
             await sandbox.stop()
     return (
         f"{IN_TURN} requests in turn over one connection, {AT_ONCE} at once without waiting for "
-        "each other, and nothing open after two starts and stops."
+        "each other, failures told apart, and nothing open after three starts and stops."
     )
 
 
@@ -148,46 +251,140 @@ async def _made(sandbox: Sandbox, make_app: Callable[[str], Any], url: str) -> F
     return app
 
 
-async def _judge_start(
+async def _judge_good_day(
     sandbox: Sandbox, app: FastAPI, server: LoopbackServer, supplier: Supplier
 ) -> None:
     visit = _Visit()
-    ran = await sandbox.run(lambda: _visited(app, visit, server, supplier))
+    before = server.connections
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        visit.answers = [await client.get(f"/stock/A{number}") for number in range(IN_TURN)]
+        in_turn = server.connections - before
+        for answer in visit.answers:
+            _judge_answer(answer, answer.url.path)
+        if in_turn > 1:
+            raise EXERCISE.wrong("client-per-call", f"{in_turn} for {IN_TURN} requests")
+        for _ in range(TRIES):
+            at_once = await _all_at_once(client, supplier)
+            visit.peak = supplier.peak_in_flight
+            if visit.peak == AT_ONCE and all(answer.is_success for answer in at_once):
+                break
+        visit.answers += at_once
+
+    ran = await sandbox.run(lambda: _visited(app, visit, asked))
     if ran.error is not None and _says_closed(ran.error):
         raise EXERCISE.wrong("closed-too-soon")
     _judge_ended(ran, visit)
-    _judge_answers(visit)
-    if visit.in_turn > 1:
-        raise EXERCISE.wrong("client-per-call", f"{visit.in_turn} for {IN_TURN} requests")
-    if supplier.peak_in_flight < AT_ONCE:
-        raise EXERCISE.wrong("one-at-a-time", f"{supplier.peak_in_flight} of {AT_ONCE} at once")
-    await _judge_closed(server)
+    if visit.peak < AT_ONCE:
+        raise EXERCISE.wrong("one-at-a-time", f"{visit.peak} of {AT_ONCE} at once")
+    for answer in visit.answers:
+        _judge_answer(answer, answer.url.path)
+    await _judge_closed(server, "never-closed")
 
 
-async def _judge_second_start(
+async def _judge_bad_day(
     sandbox: Sandbox, app: FastAPI, server: LoopbackServer, supplier: Supplier
 ) -> None:
+    """Start the app again, with a supplier that is late, fails and hangs."""
     visit = _Visit()
-    ran = await sandbox.run(lambda: _visited(app, visit, server, supplier))
+    supplier.fault("slow", latency=ms(SLOW))
+    supplier.fault("failing", failure=True)
+    supplier.fault("hanging", hang=True)
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        visit.answers = [await client.get("/stock/A")]
+        visit.answers.append(await client.get(f"/stock/{quote(ODD_SKU, safe='')}"))
+        async with asyncio.TaskGroup() as group:
+            for sku in ("slow", "failing", "hanging"):
+                group.create_task(_status_of(client, sku, visit))
+
+    ran = await sandbox.run(lambda: _visited(app, visit, asked))
     if ran.error is not None and _says_closed(ran.error):
         raise EXERCISE.wrong("dead-on-the-second-start")
     _judge_ended(ran, visit)
-    _judge_answers(visit)
-    await _judge_closed(server)
+    first, odd = visit.answers
+    _judge_answer(first, first.url.path)
+    if not odd.is_success or odd.json().get("sku") != ODD_SKU:
+        raise EXERCISE.wrong("sku-cut", f"asked for {ODD_SKU}")
+    if visit.statuses["hanging"] is None:
+        raise EXERCISE.wrong("no-timeout")
+    if visit.statuses["slow"] != 200:
+        raise EXERCISE.wrong("gives-up-too-soon", f"the answer was {visit.statuses['slow']}")
+    if visit.statuses["failing"] == 200:
+        raise EXERCISE.wrong("failure-as-answer")
+    _judge_status("a supplier that fails", visit.statuses["failing"], 502)
+    _judge_status("a supplier that says nothing", visit.statuses["hanging"], 504)
+    await _judge_closed(server, "never-closed")
 
 
-async def _visited(app: FastAPI, visit: _Visit, server: LoopbackServer, supplier: Supplier) -> None:
-    """Start the app, ask it, and stop it."""
-    before = server.connections
-    manager = LifespanManager(app, startup_timeout=STARTING, shutdown_timeout=STARTING)
+async def _judge_stop_by_error(sandbox: Sandbox, app: FastAPI, server: LoopbackServer) -> None:
+    visit = _Visit()
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        visit.answers = [await client.get("/stock/A")]
+        raise _Failure
+
+    async def visited() -> None:
+        with contextlib.suppress(_Failure):
+            await _visited(app, visit, asked)
+
+    ran = await sandbox.run(visited)
+    visit.served = bool(visit.answers)
+    _judge_ended(ran, visit)
+    await _judge_closed(server, "left-open-on-error")
+
+
+async def _judge_unreachable(sandbox: Sandbox, make_app: Callable[[str], Any]) -> None:
+    visit = _Visit()
+    with socket.socket() as taken:  # bound and not listening: nobody else gets it, none answers
+        taken.bind((HOST, 0))
+        app = await _made(sandbox, make_app, f"http://{HOST}:{taken.getsockname()[1]}")
+        ran = await sandbox.run(
+            lambda: _visited(app, visit, lambda client: _status_of(client, "A", visit))
+        )
+    _judge_ended(ran, visit)
+    _judge_status("a supplier that cannot be reached", visit.statuses["A"], 502)
+
+
+async def _visited(
+    app: FastAPI, visit: _Visit, ask: Callable[[httpx.AsyncClient], Awaitable[None]]
+) -> None:
+    """Start the app, ask it, and stop it; an error of ``ask`` cancels its lifespan."""
+    manager = LifespanManager(
+        _with_own_state(app), startup_timeout=STARTING, shutdown_timeout=STARTING
+    )
     async with manager:
         visit.started = True
         transport = httpx.ASGITransport(manager.app)
         async with httpx.AsyncClient(transport=transport, base_url=IN_PROCESS_URL) as client:
-            visit.answers = [await client.get(f"/stock/A{number}") for number in range(IN_TURN)]
-            visit.in_turn = server.connections - before
-            visit.answers += await _all_at_once(client, supplier)
-    visit.stopped = True
+            await ask(client)
+        visit.served = True
+
+
+def _with_own_state(app: FastAPI) -> ASGIApp:
+    """Give each request a copy of the lifespan's state, as servers do and the manager does not."""
+
+    async def own_state(scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
+        if scope["type"] != "lifespan":
+            scope["state"] = dict(scope["state"])
+        await app(scope, receive, send)
+
+    return own_state
+
+
+async def _status_of(client: httpx.AsyncClient, sku: str, visit: _Visit) -> None:
+    """Note the status of the app's answer: 500 where it raises, None where none comes."""
+    asking = asyncio.create_task(client.get(f"/stock/{sku}"))
+    for _ in range(PATIENCE):
+        await asyncio.wait({asking}, timeout=ms(TICK))
+        if asking.done():
+            break
+    asking.cancel()
+    await asyncio.wait({asking})
+    visit.statuses[sku] = None
+    if not asking.cancelled():
+        error = asking.exception()
+        visit.statuses[sku] = asking.result().status_code if error is None else 500
 
 
 async def _all_at_once(client: httpx.AsyncClient, supplier: Supplier) -> list[httpx.Response]:
@@ -219,28 +416,32 @@ def _judge_ended(ran: Ran[Any], visit: _Visit) -> None:
         raise mistake
     if not visit.started:
         raise EXERCISE.wrong("does-not-start", told)
-    if visit.answers is not None and len(visit.answers) == IN_TURN + AT_ONCE:
+    if visit.served:
         raise EXERCISE.wrong("does-not-stop", told)
     raise mistake
 
 
-def _judge_answers(visit: _Visit) -> None:
-    for answer in visit.answers or []:
-        if answer.status_code != 200:
-            raise EXERCISE.wrong("wrong-answer", f"{answer.url.path}: {answer.status_code}")
-        told = answer.json()
-        if not isinstance(told, dict) or told.get("sku") != answer.url.path.rpartition("/")[2]:
-            raise EXERCISE.wrong("wrong-answer", f"look at {answer.url.path}")
+def _judge_answer(answer: httpx.Response, path: str) -> None:
+    if answer.status_code != 200:
+        raise EXERCISE.wrong("wrong-answer", f"{path}: {answer.status_code}")
+    told = answer.json()
+    if not isinstance(told, dict) or told.get("sku") != path.rpartition("/")[2]:
+        raise EXERCISE.wrong("wrong-answer", f"look at {path}")
+
+
+def _judge_status(what: str, status: int | None, expected: int) -> None:
+    if status != expected:
+        raise EXERCISE.wrong("wrong-status", f"{what}: {status}, where {expected} is due")
 
 
 def _says_closed(error: BaseException) -> bool:
     return any("closed" in str(leaf) for leaf in leaves(error) if isinstance(leaf, RuntimeError))
 
 
-async def _judge_closed(server: LoopbackServer) -> None:
+async def _judge_closed(server: LoopbackServer, mistake: str) -> None:
     """Give the server a moment to see connections close, and count those that do not."""
     for _ in range(LOOKS):
         if not server.open_connections:
             return
         await asyncio.sleep(SETTLING / LOOKS)
-    raise EXERCISE.wrong("never-closed", f"open connections: {server.open_connections}")
+    raise EXERCISE.wrong(mistake, f"open connections: {server.open_connections}")

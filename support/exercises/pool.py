@@ -1,9 +1,9 @@
 """The exercise of lesson 07: choose the pool of a worker for a load and a latency target.
 
-The check makes four engines, one a worker, and runs the load against a database that counts its
-connections. What can be decided by counting is not timed: requests stand still on their connections
-until the check lets them go on. Only the rush is played in real time, against the learner's own
-`pool_timeout`.
+The check makes five engines, one for each of four workers and one for the worker that a deploy
+starts beside them, and runs the load against a database that counts its connections. What can be
+decided by counting is not timed: requests stand still on their connections until the check lets
+them go on. Only the rush is played in real time, against the learner's own `pool_timeout`.
 """
 
 import asyncio
@@ -27,14 +27,18 @@ from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.units import ms
 
 WORKERS: Final = 4
-SEATS: Final = 40  # connections that the database takes
+DEPLOYED: Final = 1  # workers that a deploy starts before an old one has stopped
+SEATS: Final = 50  # connections that the database takes
+RESERVED: Final = 3  # of these it keeps for superusers, as PostgreSQL does unless told otherwise
+OPERATORS: Final = 2  # connections for psql and a migration
 STEADY: Final = 5  # requests with the database at any time, a worker
 RUSH: Final = 40  # requests at once in a rush, a worker
 WAITS: Final = 5  # how many waits a request may take in a rush
 ROUND_TRIP: Final = 50  # milliseconds
-PATIENCE: Final = 1_000  # milliseconds that anybody stands in line when the database stalls
+PATIENCE: Final = 1_000  # milliseconds that anybody waits for a connection when the database stalls
 CROWD: Final = 60  # requests that show how many connections a pool takes
 ROUNDS: Final = 3  # of the steady load, once its connections are open
+SHORTEST_LIFE: Final = 60  # seconds that a connection of the daily load lives at least
 TRIES: Final = 3  # of the rush: a machine that stands still sends away whom a pool would serve
 
 EXAMPLE = "check_pool_settings(make_engine)"
@@ -42,7 +46,11 @@ EXAMPLE = "check_pool_settings(make_engine)"
 EXERCISE = Exercise(
     lesson="07",
     check="check_pool_settings",
-    task="Choose pool size, overflow and timeout for four workers, a rush and a stalled database.",
+    stub="too-many-connections",
+    task=(
+        "Choose pool size, overflow and timeout for four workers, a deploy, a rush and a stalled "
+        "database."
+    ),
     usual_wrong_prediction=(
         "That a larger pool is always faster: 40 requests over 20 connections take two waits and "
         "over 40 take one, but four such workers ask for more connections than the database has."
@@ -51,9 +59,23 @@ EXERCISE = Exercise(
         Mistake(
             "too-many-connections",
             "keeps the card's 20 + 10, or sizes one worker as if it had the database to itself",
-            "The database refused connections: it takes 40, and each of the four workers has a "
-            "pool of its own. Divide the 40 among them, overflow included: max_overflow is 10 "
-            "unless you set it.",
+            "The database refused connections: each of the four workers has a pool of its own, and "
+            "three of the 50 are for superusers only. Divide what remains among the workers, "
+            "overflow included: max_overflow is 10 unless you set it.",
+        ),
+        Mistake(
+            "no-room-left",
+            "divides all connections among the four workers",
+            "The four workers fit, and nothing else does: the next deploy, or the psql session in "
+            "which you look for the cause of a stall, is refused. Leave room for a fifth worker "
+            "and two connections more.",
+        ),
+        Mistake(
+            "engines-differ",
+            "changes the settings from call to call",
+            "The engines of the workers have different pools. Each worker gets the same share of "
+            "the requests, so the smallest pool sheds them first: return the same settings at "
+            "each call.",
         ),
         Mistake(
             "unlimited",
@@ -75,21 +97,23 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "reconnects",
-            "makes the pool smaller than the steady load and leaves the rest to the overflow",
+            "makes the pool smaller than the steady load, or recycles after seconds",
             "The five requests of every day open connections again and again: an overflow "
-            "connection is closed when it comes back. pool_size is what stays open.",
+            "connection is closed when it comes back, and pool_recycle closes it by age. pool_size "
+            "is what stays open.",
         ),
         Mistake(
             "callers-hang",
             "keeps pool_timeout=30, or sets None",
-            "The database stalls, and after a second requests still stand in line. pool_timeout is "
-            "the time after which they are told that the service is busy.",
+            "The database stalls, and after a second requests still wait for a connection: their "
+            "clients have long gone. pool_timeout is the time after which they are told that the "
+            "service is busy.",
         ),
         Mistake(
             "sheds-the-rush",
             "sets pool_timeout to 0 or to a few milliseconds",
-            "A rush that the pool could have served was sent away: the last group stands in line "
-            "while the others are served, and pool_timeout is shorter than that. Leave room.",
+            "A rush that the pool could have served was sent away: the last group waits while the "
+            "others are served, and pool_timeout is shorter than that. Leave room.",
         ),
         Mistake(
             "no-engine",
@@ -115,10 +139,12 @@ EXERCISE = Exercise(
 async def check_pool_settings(make_engine: Any, *, limit: float | None = None) -> Verdict:
     """Check the learner's ``make_engine`` of lesson 07, show one line, and return the verdict.
 
-    ``make_engine(url)`` returns an ``AsyncEngine``; it is called once for each of four workers. It
-    passes if
+    ``make_engine(url)`` returns an ``AsyncEngine``; it is called once for each of four workers and
+    for the fifth that a deploy starts. Its argument may have any name. It passes if
 
-    - the database, which takes 40 connections, refuses none when all workers are full;
+    - the database, which takes 50 connections and keeps three for superusers, refuses none when all
+      five workers are full, and has two left;
+    - all engines have the same pool;
     - 40 requests at once in one worker, each with a statement of 50 ms, are all answered, in at
       most five groups;
     - five requests at once, again and again, open no connection after the first time;
@@ -259,20 +285,22 @@ async def _judge(sandbox: Sandbox, *, make: Any) -> str:
             (await sandbox.run(lambda: _make_engines(make, url, engines))).result()
             server = _Server()
             workers = [_Worker(one, _queue_pool(one), server) for one in engines]
+            _judge_settings([worker.pool for worker in workers])
             (await sandbox.run(lambda: _load(workers, server))).result()
         finally:
             await sandbox.stop()
             for engine in engines:
                 await engine.dispose()
     return (
-        f"{WORKERS} full workers fit into the database, a rush of {RUSH} takes {WAITS} waits at "
-        "most, the daily load opens nothing anew, and a stalled database keeps nobody in line."
+        f"{WORKERS} full workers fit into the database with room for a deploy and for psql, a rush "
+        f"of {RUSH} takes {WAITS} waits at most, the daily load opens nothing anew, and a stalled "
+        "database keeps nobody waiting."
     )
 
 
 async def _make_engines(make: Callable[..., Any], url: str, engines: list[AsyncEngine]) -> None:
-    for _ in range(WORKERS):
-        engine = make(url)
+    for _ in range(WORKERS + DEPLOYED):
+        engine = make(**{keyword: url}) if (keyword := _only_keyword(make)) else make(url)
         if inspect.isawaitable(engine):
             engine = await engine
         if engine is None:
@@ -286,6 +314,22 @@ async def _make_engines(make: Callable[..., Any], url: str, engines: list[AsyncE
             raise EXERCISE.wrong("another-database")
 
 
+def _only_keyword(make: Callable[..., Any]) -> str | None:
+    """Return the name of the url argument where it can be passed by name only."""
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # a callable without a signature takes it as it comes
+        return None
+    named = [
+        one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty
+    ]
+    others = {one.kind for one in parameters} - {
+        inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.VAR_KEYWORD,
+    }
+    return named[0] if len(named) == 1 and not others else None
+
+
 def _queue_pool(engine: AsyncEngine) -> QueuePool:
     pool = engine.pool
     if isinstance(pool, StaticPool):
@@ -295,8 +339,21 @@ def _queue_pool(engine: AsyncEngine) -> QueuePool:
     return pool
 
 
+def _judge_settings(pools: list[QueuePool]) -> None:
+    """Find engines that differ, and connections that are closed by age within a minute."""
+    # SQLAlchemy has no public names for the overflow and for the age.
+    first, *others = [(one.size(), one._max_overflow, one.timeout()) for one in pools]
+    for number, other in enumerate(others, start=2):
+        if other != first:
+            told = [f"{size} + {more}, {seconds} s" for size, more, seconds in (first, other)]
+            raise EXERCISE.wrong("engines-differ", f"{told[0]}; the {number}. has {told[1]}")
+    if any(0 <= one._recycle < SHORTEST_LIFE for one in pools):
+        raise EXERCISE.wrong("reconnects", f"pool_recycle is {pools[0]._recycle}")
+
+
 async def _load(workers: list[_Worker], server: _Server) -> None:
-    first, *others = workers
+    first, *others = workers[:WORKERS]
+    deployed = workers[WORKERS:]
     async with _standing_still([first], CROWD) as crowd:
         capacity = first.holding
         if capacity >= CROWD:
@@ -304,26 +361,32 @@ async def _load(workers: list[_Worker], server: _Server) -> None:
         groups = math.ceil(RUSH / capacity)
         if groups > WAITS:
             raise EXERCISE.wrong("too-few-connections", f"groups of {capacity} make {groups} waits")
-        server.seats = SEATS
+        server.seats = SEATS - RESERVED
+        each = f"({first.pool.size()} + {capacity - first.pool.size()})"
+        of = f"of {SEATS} less {RESERVED}"
         async with _standing_still(others, CROWD) as more:
             if server.refused:
-                size = first.pool.size()
-                detail = f"{WORKERS} × ({size} + {capacity - size}) are {WORKERS * capacity}"
+                detail = f"{WORKERS} × {each} are {WORKERS * capacity}, {of}"
                 raise EXERCISE.wrong("too-many-connections", detail)
-            await _judge_line(workers, crowd + more)
-    await _judge_rush(first)
+            async with _standing_still(deployed, CROWD) as most:
+                if server.refused or server.taken + OPERATORS > server.seats:
+                    count = WORKERS + DEPLOYED
+                    detail = f"{count} × {each} are {count * capacity}, and {OPERATORS} more, {of}"
+                    raise EXERCISE.wrong("no-room-left", detail)
+                await _judge_line(workers, crowd + more + most)
     await _judge_steady(first)
+    await _judge_rush(first)
 
 
 async def _judge_line(workers: list[_Worker], requests: list[asyncio.Task[None]]) -> None:
-    """Find those who stand in line for too long while no connection comes back."""
+    """Find those who wait for too long while no connection comes back."""
     line = [task for task in requests if not any(worker.holds(task) for worker in workers)]
     timeouts = [worker.timeout for worker in workers]
     # Whether a busy machine is late to tell them or nobody ever will, the setting decides.
     late = any(seconds is None or seconds > ms(PATIENCE) for seconds in timeouts)
     _, waiting = await asyncio.wait(line, timeout=ms(PATIENCE) if late else None)
     if waiting:
-        raise EXERCISE.wrong("callers-hang", f"{len(waiting)} stand in line still")
+        raise EXERCISE.wrong("callers-hang", f"{len(waiting)} wait still")
 
 
 async def _judge_rush(worker: _Worker) -> None:

@@ -8,6 +8,8 @@ a second round trip. The check says so. One combined statement is accepted: it w
 import asyncio
 import functools
 import inspect
+import secrets
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -17,7 +19,7 @@ from uuid import UUID
 
 import httpx
 from fastapi import FastAPI, HTTPException
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import InvalidRequestError, OperationalError
 
 from support.exercises.checking import check, require_function
 from support.exercises.error_text import leaves
@@ -42,6 +44,7 @@ NO_SUCH_PRODUCT = "no such product"
 EXERCISE = Exercise(
     lesson="02",
     check="check_product_page",
+    stub="one-by-one",
     task="Fetch a product page from four questions at once; a missing product stays a 404.",
     usual_wrong_prediction=(
         "That gathering six questions makes each of them faster, or that one session shared by "
@@ -106,6 +109,38 @@ EXERCISE = Exercise(
             "nothing into a 404 but the HTTPException.",
         ),
         Mistake(
+            "hides-a-failure",
+            "catches what a question raises and puts [] or None in its place",
+            "A question failed, and the page answered 200 all the same: its reader takes an empty "
+            "list for the truth, and no alarm rings. Let the error through; only the 404 is an "
+            "answer.",
+        ),
+        Mistake(
+            "failure-blamed-on-the-caller",
+            "answers 400 or 422 when a question fails",
+            "A question failed, and the page answered with a status that blames its caller. A "
+            "failure here is a 500 or a 503: leave it to FastAPI.",
+        ),
+        Mistake(
+            "cancelled-leaves-running",
+            "starts tasks and waits by asyncio.wait or shield, which do not pass a cancellation on",
+            "The page was cancelled from outside, as a deadline does it, and its questions run on, "
+            "each on a connection. A TaskGroup passes the cancellation on and waits until its "
+            "tasks have ended; with asyncio.wait you have to do both in a finally.",
+        ),
+        Mistake(
+            "survives-cancellation",
+            "catches CancelledError or BaseException and returns",
+            "The page was cancelled from outside and went on, or returned a page: the deadline "
+            "around it is lost. Let CancelledError through once your tasks have ended.",
+        ),
+        Mistake(
+            "asked-twice",
+            "asks a question again: a retry, a forgotten line, a loop over all of them",
+            "A question was asked more than once for one page, which doubles what the database has "
+            "to do. Ask each once.",
+        ),
+        Mistake(
             "wrong-404",
             "answers a missing product with another status or another error",
             "A missing product does not answer 404.",
@@ -144,8 +179,12 @@ class _Watch:
     began: list[str] = field(default_factory=list)
     under_way: list[str] = field(default_factory=list)
     together: set[str] = field(default_factory=set)
+    peak: int = 0
+    all_began: asyncio.Event = field(default_factory=asyncio.Event)
     slow: asyncio.Event | None = None
+    quick: str = "product"
     failing: str = ""
+    failure: Exception | None = None
 
 
 _watch: ContextVar[_Watch | None] = ContextVar("_watch", default=None)
@@ -201,13 +240,16 @@ async def _watched(question: str) -> AsyncGenerator[None]:
         return
     watch.began.append(question)
     watch.under_way.append(question)
+    watch.peak = max(watch.peak, len(watch.under_way))
+    if set(watch.began) == set(QUESTIONS):
+        watch.all_began.set()
     if len(watch.under_way) > 1:
         watch.together.update(watch.under_way)
     try:
         yield
-        if question == watch.failing:
-            raise RuntimeError("the database is away")
-        if watch.slow is not None and question != "product":
+        if question == watch.failing and watch.failure is not None:
+            raise watch.failure
+        if watch.slow is not None and question != watch.quick:
             await watch.slow.wait()
     finally:
         watch.under_way.remove(question)
@@ -223,10 +265,12 @@ async def check_product_page(product_page: Any, *, limit: float | None = None) -
     - the answer is what the four questions of :class:`Catalogue` answer;
     - all its statements are under way at once, each on a connection of its own;
     - a missing product answers 404, at once, with nothing left running and no connection checked
-      out, and another failure does not answer 404.
+      out;
+    - any other failure of a question answers with a status of 500 or above;
+    - a page that is cancelled ends as cancelled, and leaves nothing running.
 
-    ``limit`` is how long the function may take in all, in seconds; 15 unless given. An endless loop
-    that never awaits cannot be stopped: restart the kernel.
+    ``limit`` is how long the function may take in all, in seconds; unless given, as
+    :func:`support.exercises.checking.check` has it.
     """
     return await check(functools.partial(_judge, page=product_page), limit=limit)
 
@@ -253,10 +297,12 @@ async def _judge(sandbox: Sandbox, *, page: Any) -> str:
         asker = _Asker(sandbox, shop, lambda product_id: page(product_id, sessions))
         await _judge_page(asker, product_id, expected)
         await _judge_missing(asker)
-        await _judge_failure(asker, product_id)
+        for question, failure in _failures():
+            await _judge_failure(asker, product_id, question, failure)
+        await _judge_cancellation(asker, product_id)
     return (
-        "Four questions and one wait; a missing product is a 404 at once, and nothing runs on "
-        "behind it."
+        "Four questions and one wait; a missing product is a 404 at once, another failure stays "
+        "one, and nothing runs on after the page has ended, however it ends."
     )
 
 
@@ -288,6 +334,8 @@ async def _judge_page(asker: "_Asker", product_id: UUID, expected: dict[str, Any
         status = answer.response.status_code if answer.response is not None else "nothing"
         raise EXERCISE.wrong("wrong-answer", f"it answered {status}")
     _compare(answer.response.json(), expected)
+    if twice := [question for question, times in Counter(watch.began).items() if times > 1]:
+        raise EXERCISE.wrong("asked-twice", ", ".join(twice))
     if connections < statements:
         raise _too_slow(watch, connections)
     if shop.checked_out:
@@ -307,8 +355,8 @@ def _compare(page: Any, expected: dict[str, Any]) -> None:
 
 
 def _too_slow(watch: _Watch, connections: int) -> Exception:
-    if connections == 1 and watch.together:
-        return EXERCISE.wrong("shared-session")
+    if watch.peak > connections:
+        return EXERCISE.wrong("shared-session", f"{watch.peak} questions, {connections} at work")
     if connections == 1:
         return EXERCISE.wrong("one-by-one")
     if watch.began[0] == "product" and watch.together == set(QUESTIONS) - {"product"}:
@@ -338,14 +386,50 @@ async def _judge_missing(asker: "_Asker") -> None:
         raise EXERCISE.wrong("connection-kept")
 
 
-async def _judge_failure(asker: "_Asker", product_id: UUID) -> None:
-    """Let another question fail: with an error that is no HTTPException."""
-    answer = await asker.ask(product_id, _Watch(failing="recent_buyers"))
+def _failures() -> list[tuple[str, Exception]]:
+    """Return questions, each with an error that it is to fail with: two for each question."""
+    failures: list[Exception] = [
+        RuntimeError("the database is away"),
+        OperationalError("SELECT", {}, OSError("the database is away")),
+        TimeoutError("the database is slow"),
+        KeyError("a bug"),
+        OSError("the network is away"),
+        HTTPException(503, "the database is away"),
+        type(f"Database{secrets.token_hex(3).title()}Error", (Exception,), {})("unheard of"),
+        ValueError("a bug"),
+    ]
+    return list(zip(QUESTIONS * 2, failures, strict=True))
+
+
+async def _judge_failure(
+    asker: "_Asker", product_id: UUID, question: str, failure: Exception
+) -> None:
+    """Let a question fail with an error that says nothing about the product."""
+    watch = _Watch(failing=question, failure=failure)
+    answer = await asker.ask(product_id, watch)
+    if question not in watch.began:
+        return  # it is asked in a statement of the learner's own
     status = answer.response.status_code if answer.response is not None else 0
+    told = f"{question} raised {type(failure).__name__}"
     if status == 404:
-        raise EXERCISE.wrong("every-error-becomes-404")
+        raise EXERCISE.wrong("every-error-becomes-404", told)
+    if 200 <= status < 300:
+        raise EXERCISE.wrong("hides-a-failure", told)
+    if 300 <= status < 500:
+        raise EXERCISE.wrong("failure-blamed-on-the-caller", f"{told}, and it answered {status}")
     if answer.left:
         raise EXERCISE.wrong("siblings-left-running", ", ".join(answer.left))
+    if asker.shop.checked_out:
+        raise EXERCISE.wrong("connection-kept")
+
+
+async def _judge_cancellation(asker: "_Asker", product_id: UUID) -> None:
+    """Cancel the page while all four questions are under way."""
+    outcome = await asker.cancel(product_id, _Watch(slow=asyncio.Event(), quick=""))
+    if outcome.left:
+        raise EXERCISE.wrong("cancelled-leaves-running", ", ".join(outcome.left))
+    if outcome.value is not None:
+        raise EXERCISE.wrong("survives-cancellation")
     if asker.shop.checked_out:
         raise EXERCISE.wrong("connection-kept")
 
@@ -400,6 +484,34 @@ class _Asker:
         answer.left = answer.left or ran.left
         if ran.error is not None:
             answer.error = ran.error
+        return answer
+
+    async def cancel(self, product_id: UUID, watch: _Watch) -> _Answer:
+        """Call the page and cancel it; its ``value`` is None if it ended as cancelled.
+
+        A page that has answered before the questions are under way is not cancelled.
+        """
+        answer = _Answer()
+
+        async def cancelled() -> None:
+            _watch.set(watch)
+            before = asyncio.all_tasks()
+            page = asyncio.ensure_future(require_awaitable(self.page(product_id)))
+            began = asyncio.ensure_future(watch.all_began.wait())
+            await asyncio.wait({page, began}, timeout=ms(PATIENCE), return_when="FIRST_COMPLETED")
+            began.cancel()
+            await asyncio.wait({began})
+            if page.done():
+                return  # what came of it is judged elsewhere
+            page.cancel()
+            await asyncio.wait({page}, timeout=ms(PATIENCE))
+            answer.left = _questions_running(asyncio.all_tasks() - before - {page})
+            answer.value = None if page.cancelled() else page
+
+        ran = await self.sandbox.run(cancelled)
+        if ran.error is not None:
+            raise blame(ran.error)
+        answer.left = answer.left or ran.left
         return answer
 
 

@@ -1,18 +1,23 @@
 """The exercise of lesson 10: a middleware in pure ASGI that gives each request an id.
 
-The check wraps the learner's class around a Starlette app and around two bare ASGI apps, and speaks
-ASGI with the result: no server, no client, and a websocket like any other connection.
+The check wraps the learner's class around a Starlette app and around bare ASGI apps, and speaks
+ASGI with the result: no server, no client, and a websocket like any other connection. Each receive
+and send suspends, and no receive is answered for ever.
 """
 
 import asyncio
 import functools
 import inspect
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, StreamingResponse
@@ -31,13 +36,19 @@ ASGIApp = Callable[..., Awaitable[Any]]
 
 HEADER = b"x-request-id"
 CALLERS = "caller-7"
-PATIENCE = 1_500  # milliseconds that a streamed body waits for its first chunk to be seen
+LONGEST = 128  # characters of a caller's id
+SHORTEST = 11  # characters of a new id; those have 64 bits at most, and 8 hex digits have 32
+COUNTED = 10**10  # how far apart two ids are at most that differ by a counter or a clock
+PATIENCE = 1_500  # milliseconds that one side waits for the other to see what it has sent
+RECEIVES = 200  # calls of receive after which nobody is reading a body any more
+PARTS = 4  # chunks of a body, either way
 WATCH = "support.exercises.request_id"  # the key in a scope that leads to what is watched
 EXAMPLE = "write check_request_id(RequestIdMiddleware)"
 
 EXERCISE = Exercise(
     lesson="10",
     check="check_request_id",
+    stub="untouched",
     task="A request-id middleware in pure ASGI that survives streaming, errors and websockets.",
     usual_wrong_prediction=(
         "That a layer of BaseHTTPMiddleware costs about as much as one of pure ASGI: it makes a "
@@ -59,7 +70,16 @@ EXERCISE = Exercise(
         Mistake(
             "no-answer",
             "does not call the app within, or drops its messages",
-            "The app's answer does not arrive: call the app within, and send each of its messages.",
+            "The app's answer does not arrive as it was sent: call the app within, and pass on "
+            "each of its messages, whatever its type, changing nothing but the headers of the "
+            "first.",
+        ),
+        Mistake(
+            "body-lost",
+            "reads the request's body, or hands on a receive of its own that gives it back",
+            "The app does not get the request as the client sent it. Who reads the body in a "
+            "middleware takes it from the app, and a receive that gives it back again and again "
+            "never ends. Hand receive on as it is.",
         ),
         Mistake(
             "no-header",
@@ -107,6 +127,21 @@ EXERCISE = Exercise(
             "Two requests got one id: make a new one in each call.",
         ),
         Mistake(
+            "comes-again",
+            "counts ids from 1, takes the time, or a few random digits",
+            "A new id is to be one that never comes again, also in another worker and after a "
+            "restart. Yours counts, or is short: two requests in one log then share it. Make it by "
+            "uuid4().hex.",
+        ),
+        Mistake(
+            "callers-id-unchecked",
+            "takes whatever the caller sent, or checks its length only, or cuts it",
+            "A caller's id goes into your logs and headers, and this one was too long or held what "
+            "no id holds: a line break forges a line of the log, and a megabyte fills it. Keep 1 "
+            "to 128 ASCII letters, digits, dots, hyphens and underscores, by re.fullmatch, and "
+            "make an id of your own in place of anything else.",
+        ),
+        Mistake(
             "ignores-the-caller",
             "always makes an id of its own",
             "The caller sent an X-Request-ID, and the response has another: keep the caller's, so "
@@ -126,8 +161,9 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "buffers",
-            "collects the body and sends it in the end",
-            "A streamed body arrives only when it is whole: pass each message on at once.",
+            "collects a body, or its rest, and passes it on in the end",
+            "A message arrived late, together with those that came after it. A stream is worth "
+            "nothing then, and a large body fills the memory: pass each message on at once.",
         ),
         Mistake(
             "missing-on-500",
@@ -169,13 +205,34 @@ class Boom(Exception):
 
 @dataclass(slots=True)
 class _Watch:
-    """What the check and the app within share during one connection, or two at once."""
+    """What the check and the app within share during one connection, or two at once.
+
+    ``passed`` counts what has reached the other side, so that the next can wait for it.
+    """
 
     together: asyncio.Barrier | None = None
-    first_seen: asyncio.Event = field(default_factory=asyncio.Event)
+    passed: int = 0
+    passing: asyncio.Condition = field(default_factory=asyncio.Condition)
     buffered: bool = False
     started: bool = False
+    received: list[Message] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
+
+    async def note(self) -> None:
+        """Note that one more message has reached the other side."""
+        async with self.passing:
+            self.passed += 1
+            self.passing.notify_all()
+
+    async def until(self, count: int) -> None:
+        """Wait until so many have reached the other side; not again once one was held back."""
+        if self.buffered:
+            return
+        try:
+            async with asyncio.timeout(ms(PATIENCE)), self.passing:
+                await self.passing.wait_for(lambda: self.passed >= count)
+        except TimeoutError:
+            self.buffered = True
 
 
 def _watch(connection: HTTPConnection) -> _Watch:
@@ -200,13 +257,9 @@ async def _stream(request: Request) -> StreamingResponse:
     watch = _watch(request)
 
     async def body() -> AsyncGenerator[str]:
-        yield "first"
-        try:
-            async with asyncio.timeout(ms(PATIENCE)):
-                await watch.first_seen.wait()
-        except TimeoutError:
-            watch.buffered = True
-        yield "second"
+        for number in range(PARTS):
+            yield f"part {number};"
+            await watch.until(number + 2)  # the start has been the first
 
     return StreamingResponse(body())
 
@@ -247,11 +300,70 @@ async def _bare(scope: Message, receive: Callable, send: Callable) -> None:
     await send({"type": "http.response.body"})
 
 
-async def _cut(scope: Message, receive: Callable, send: Callable) -> None:
-    """Fail in the middle of a body."""
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"first", "more_body": True})
-    raise Boom
+async def _piecemeal(scope: Message, receive: Callable, send: Callable) -> None:
+    """Send each message only when the client has the one before."""
+    for number, message in enumerate(_pieces()):
+        await send(message)
+        await scope[WATCH].until(number + 1)
+
+
+def _pieces() -> list[Message]:
+    """Return a whole response, to be sent and to be compared with what arrives."""
+    start = {"status": 207, "headers": [(b"x-own", b"1")], "trailers": True}
+    parts = [
+        {"type": "http.response.body", "body": b"part %d;" % number, "more_body": True}
+        for number in range(PARTS)
+    ]
+    return [
+        {"type": "http.response.start", **start},
+        *parts,
+        {"type": "http.response.body", "body": b"end"},
+        {"type": "http.response.trailers", "headers": [(b"x-sum", b"7")]},
+    ]
+
+
+async def _upload(scope: Message, receive: Callable, send: Callable) -> None:
+    """Take a body chunk by chunk, answer, and stay until the client has gone."""
+    watch = scope[WATCH]
+    while True:
+        try:
+            async with asyncio.timeout(ms(PATIENCE)):
+                message = await receive()
+        except TimeoutError:
+            break
+        watch.received.append(dict(message))
+        await watch.note()
+        if message.get("type") != "http.request":
+            break
+        if not message.get("more_body", False):
+            await _bare(scope, receive, send)
+
+
+async def _waits(scope: Message, receive: Callable, send: Callable) -> None:
+    """Wait for something that does not come."""
+    await scope[WATCH].note()
+    await asyncio.Event().wait()
+
+
+def _cut_by(error: Callable[[], Exception], *, begun: bool) -> ASGIApp:
+    """Return an app that fails in the middle of a body, or before it has sent anything."""
+
+    async def cut(scope: Message, receive: Callable, send: Callable) -> None:
+        if begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        raise error()
+
+    return cut
+
+
+FAILURES: tuple[Callable[[], Exception], ...] = (
+    Boom,
+    lambda: ValueError("no such amount"),
+    lambda: LookupError("no such row"),
+    lambda: ConnectionResetError("the client has gone"),
+    lambda: HTTPException(409),
+)
 
 
 async def check_request_id(middleware: Any, *, limit: float | None = None) -> Verdict:
@@ -260,10 +372,11 @@ async def check_request_id(middleware: Any, *, limit: float | None = None) -> Ve
     It is a class, or a function, that takes an ASGI app and returns one. It passes if
 
     - it is pure ASGI, and not a ``BaseHTTPMiddleware``;
-    - each response has an ``X-Request-ID``: the caller's, or a new one for each request; endpoints
+    - each response has an ``X-Request-ID``: the caller's, if that is 1 to 128 ASCII letters,
+      digits, dots, hyphens and underscores, or else a new one that never comes again; endpoints
       read the same as ``request.state.request_id``, also when two requests run at once;
-    - headers, state and body of the app within arrive whole, a streamed body chunk by chunk;
-    - a 500 has an id too, and the app's error reaches the server;
+    - headers, state and bodies arrive as they were sent, either way, and chunk by chunk;
+    - a 500 has an id too, and the app's error reaches the server, and a cancellation the app;
     - a lifespan passes, and a websocket has an id in its state and on its ``websocket.accept``.
 
     ``limit`` is how long it may take in all, in seconds; 15 unless given. An endless loop that
@@ -276,13 +389,16 @@ async def _judge(sandbox: Sandbox, *, middleware: Any) -> str:
     _require_middleware(middleware)
     caller = _Caller(sandbox, middleware)
     await _judge_plain(caller)
+    await _judge_new_ids(caller)
     await _judge_callers_id(caller)
     await _judge_absent_headers(caller)
     await _judge_two_at_once(caller)
     await _judge_stream(caller)
+    await _judge_upload(caller)
     await _judge_failures(caller)
     await _judge_lifespan(caller)
     await _judge_websocket(caller)
+    await _judge_refused_ids(caller)
     return (
         "Each request has an id of its own, in its state and on its response: also streamed, "
         "failed, two at once, and on a websocket."
@@ -337,6 +453,25 @@ def _headers(message: Message | None) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, value in pairs]
 
 
+def _bounded(app: ASGIApp) -> ASGIApp:
+    """Return the app, with a receive that suspends and has an end, whatever a middleware gives."""
+
+    async def within(scope: Message, receive: Callable, send: Callable) -> None:
+        calls = 0
+
+        async def receives() -> Message:
+            nonlocal calls
+            calls += 1
+            await asyncio.sleep(0)
+            if calls > RECEIVES:
+                raise EXERCISE.wrong("body-lost", f"receive gave it {RECEIVES} messages")
+            return await receive()
+
+        await app(scope, receives, send)
+
+    return within
+
+
 @dataclass(slots=True)
 class _Caller:
     """Calls apps that the learner's middleware wraps."""
@@ -347,7 +482,7 @@ class _Caller:
 
     def wrap(self, within: ASGIApp) -> ASGIApp:
         """Return the app that the learner's middleware makes of the one within."""
-        app = self.middleware(within)
+        app = self.middleware(_bounded(within))
         if isinstance(app, BaseHTTPMiddleware):
             raise EXERCISE.wrong("base-class")
         if not callable(app):
@@ -366,7 +501,7 @@ class _Caller:
         return await self.connect(self.wrap_once, *_request(path, watch, **options))
 
     async def connect(
-        self, wrapped: Callable[[], ASGIApp], scope: Message, incoming: list[Message]
+        self, wrapped: Callable[[], ASGIApp], scope: Message, incoming: "list[Incoming]"
     ) -> _Heard:
         """Call the app that ``wrapped`` returns with a scope and what the client sends."""
         heard = _Heard()
@@ -379,24 +514,34 @@ class _Caller:
         return heard
 
 
-async def _speak(app: ASGIApp, scope: Message, incoming: list[Message], heard: _Heard) -> None:
+Incoming = Message | Callable[[], Awaitable[Message]]
+
+
+async def _speak(app: ASGIApp, scope: Message, incoming: list[Incoming], heard: _Heard) -> None:
     """Do a server's part: hand over what comes in, take what goes out."""
-    waiting = list(incoming)
+    waiting, calls = list(incoming), 0
 
     async def receive() -> Message:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0)
+        if calls > RECEIVES:
+            raise EXERCISE.wrong("body-lost", f"receive was called {RECEIVES} times")
         if not waiting:
             await asyncio.Event().wait()  # nothing more comes; whoever waits is cancelled
-        return waiting.pop(0)
+        following = waiting.pop(0)
+        return following if isinstance(following, MutableMapping) else await following()
 
     async def send(message: Message) -> None:
+        await asyncio.sleep(0)
         if not isinstance(message, MutableMapping):
             raise TypeError(f"send was given {type(message).__name__}; a message is a dict")
         body = message.get("body", b"")
         if not isinstance(body, bytes):
             raise TypeError(f"a message's body is {type(body).__name__}; it must be bytes")
         heard.sent.append(message)
-        if b"first" in body and WATCH in scope:
-            scope[WATCH].first_seen.set()
+        if WATCH in scope:
+            await scope[WATCH].note()
 
     await require_awaitable(app(scope, receive, send))
 
@@ -405,9 +550,9 @@ def _request(
     path: str,
     watch: _Watch,
     *,
-    caller_id: str | None = None,
+    caller_id: str | bytes | None = None,
     state: dict[str, Any] | None = None,
-) -> tuple[Message, list[Message]]:
+) -> tuple[Message, list[Incoming]]:
     scope = _scope("http", path, watch, caller_id, state) | {"method": "GET", "scheme": "http"}
     return scope, [{"type": "http.request", "body": b"", "more_body": False}]
 
@@ -416,12 +561,13 @@ def _scope(
     kind: str,
     path: str,
     watch: _Watch,
-    caller_id: str | None = None,
+    caller_id: str | bytes | None = None,
     state: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     headers = [(b"host", b"shop.test")]
     if caller_id is not None:
-        headers.append((HEADER, caller_id.encode()))
+        sent = caller_id.encode("latin-1") if isinstance(caller_id, str) else caller_id
+        headers.append((HEADER, sent))
     scope: dict[str, Any] = {
         "type": kind,
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -479,16 +625,78 @@ def _require_id(known: Any, expected: str) -> None:
         raise EXERCISE.wrong("two-ids")
 
 
+async def _judge_new_ids(caller: _Caller) -> None:
+    """Ask one object and two more, as three workers would be, for ids of their own."""
+    apps = [caller.wrap_once, *(lambda: caller.wrap(_app_within()) for _ in range(2))]
+    ids: list[str] = []
+    for app in (*apps, *apps):
+        watch = _Watch()
+        heard = await caller.connect(app, *_request("/plain", watch))
+        _clean(heard)
+        if (request_id := heard.request_id()) is None:
+            raise EXERCISE.wrong("no-header", "on one of several requests")
+        _require_id(watch.state["request_id"], request_id)
+        ids.append(request_id)
+    if len(set(ids)) < len(ids):
+        raise EXERCISE.wrong("comes-again", f"{ids[0]!r:.50} in two workers")
+    if len(shortest := min(ids, key=len)) < SHORTEST:
+        raise EXERCISE.wrong("comes-again", f"{shortest!r} is short")
+    if all(_is_counted(one, another) for one, another in pairwise(ids)):
+        raise EXERCISE.wrong("comes-again", f"{ids[0]!r:.50} was followed by {ids[1]!r:.50}")
+
+
+def _is_counted(one: str, another: str) -> bool:
+    """Return whether two ids differ in their digits only, and not by much."""
+    if re.sub(r"[0-9]", "0", one) != re.sub(r"[0-9]", "0", another):
+        return False
+    numbers = [int(re.sub(r"[^0-9]", "", each) or 0) for each in (one, another)]
+    return abs(numbers[0] - numbers[1]) < COUNTED
+
+
 async def _judge_callers_id(caller: _Caller) -> None:
-    watch = _Watch()
     lent = {"lent_by_server": "a pool"}
-    heard = await caller.ask("/plain", watch, caller_id=CALLERS, state=lent)
-    _clean(heard)
-    if watch.state["lent_by_server"] is None:
-        raise EXERCISE.wrong("state-lost")
-    if heard.request_id() != CALLERS:
-        raise EXERCISE.wrong("ignores-the-caller")
-    _require_id(watch.state["request_id"], CALLERS)
+    for kept in (CALLERS, str(uuid4()), uuid4().hex, "A.b_c-7" * 18 + "xy"):
+        watch = _Watch()
+        heard = await caller.ask("/plain", watch, caller_id=kept, state=dict(lent))
+        _clean(heard)
+        if watch.state["lent_by_server"] is None:
+            raise EXERCISE.wrong("state-lost")
+        if heard.request_id() != kept:
+            raise EXERCISE.wrong("ignores-the-caller", f"one of {len(kept)} characters")
+        _require_id(watch.state["request_id"], kept)
+
+
+# What a caller may send and no id is: each is refused by another part of a check.
+REFUSED: dict[str, bytes] = {
+    "a line break within": b"caller-7\r\nset-cookie: session=ada",
+    "a line break at the end": b"caller-7\n",
+    f"{LONGEST + 1} characters": b"x" * (LONGEST + 1),
+    "a megabyte": b"x" * 1_000_000,
+    "a letter that is not ASCII": "caf\xe9".encode("latin-1"),
+    "a digit that is not ASCII": "caller-\xb2".encode("latin-1"),
+    "a space": b"caller 7 status=200",
+    "a NUL": b"caller\x007",
+    "markup": b"<b>caller-7</b>",
+    "nothing": b"",
+}
+
+
+async def _judge_refused_ids(caller: _Caller) -> None:
+    """Send what no id is: the request gets a new one."""
+    for what, refused in REFUSED.items():
+        watch = _Watch()
+        heard = await caller.ask("/plain", watch, caller_id=refused)
+        if heard.error is not None and isinstance(heard.error, Exception):
+            raise EXERCISE.wrong("callers-id-unchecked", f"{what}: {_told(heard.error)}")
+        _clean(heard)
+        answered = heard.request_id()
+        if answered is None or not answered.strip():
+            raise EXERCISE.wrong("no-header", f"when the caller had sent {what}")
+        if answered.encode("latin-1") in refused:
+            raise EXERCISE.wrong("callers-id-unchecked", what)
+        if not re.fullmatch(r"[!-~]{1,128}", answered):
+            raise EXERCISE.wrong("callers-id-unchecked", f"{what}, and {answered!r:.40} came back")
+        _require_id(watch.state["request_id"], answered)
 
 
 async def _judge_absent_headers(caller: _Caller) -> None:
@@ -502,24 +710,32 @@ async def _judge_absent_headers(caller: _Caller) -> None:
 
 
 async def _judge_two_at_once(caller: _Caller) -> None:
-    """Let two requests through one object meet in the app, then answer."""
-    together = asyncio.Barrier(2)
-    heard = {request_id: _Heard() for request_id in ("left-1", "right-2")}
+    """Let two requests through one object meet in the app, then answer: with ids, and without."""
+    for ids in (("left-1", "right-2"), (None, None)):
+        together = asyncio.Barrier(2)
+        heard = [_Heard() for _ in ids]
 
-    async def both() -> None:
-        app = caller.wrap_once()
-        await asyncio.gather(
-            *(
-                _speak(app, *_request("/plain", _Watch(together), caller_id=request_id), each)
-                for request_id, each in heard.items()
+        async def both(
+            ids: tuple[str | None, ...] = ids,
+            together: asyncio.Barrier = together,
+            heard: list[_Heard] = heard,
+        ) -> None:
+            app = caller.wrap_once()
+            await asyncio.gather(
+                *(
+                    _speak(app, *_request("/plain", _Watch(together), caller_id=sent), each)
+                    for sent, each in zip(ids, heard, strict=True)
+                )
             )
-        )
 
-    ran = await caller.sandbox.run(both)
-    ran.result()
-    for request_id, each in heard.items():
-        if {each.request_id(), _told_by(each)} != {request_id}:
-            raise EXERCISE.wrong("shared-between-requests")
+        ran = await caller.sandbox.run(both)
+        ran.result()
+        answered = [each.request_id() for each in heard]
+        for sent, got, each in zip(ids, answered, heard, strict=True):
+            if got != _told_by(each) or (sent is not None and got != sent):
+                raise EXERCISE.wrong("shared-between-requests")
+        if answered[0] == answered[1]:
+            raise EXERCISE.wrong("same-id", "to two that came at once")
 
 
 def _told_by(heard: _Heard) -> str:
@@ -532,26 +748,106 @@ async def _judge_stream(caller: _Caller) -> None:
     heard = await caller.ask("/stream", watch)
     _clean(heard)
     if watch.buffered:
-        raise EXERCISE.wrong("buffers")
-    if heard.body != b"firstsecond":
-        raise EXERCISE.wrong("no-answer", f"a streamed body came as {heard.body!r}")
+        raise EXERCISE.wrong("buffers", "in the response")
+    whole = b"".join(b"part %d;" % number for number in range(PARTS))
+    if heard.body != whole:
+        raise EXERCISE.wrong("no-answer", f"a streamed body came as {heard.body!r:.60}")
     if heard.request_id() is None:
         raise EXERCISE.wrong("no-header", "on a streamed response")
+    watch = _Watch()
+    heard = await caller.connect(lambda: caller.wrap(_piecemeal), *_request("/piecemeal", watch))
+    _clean(heard)
+    _require_pieces(heard)
+    if watch.buffered:
+        raise EXERCISE.wrong("buffers", "in the response, with its start")
+
+
+def _require_pieces(heard: _Heard) -> None:
+    """Require each message of the app, with nothing changed but the headers of the start."""
+    sent = _pieces()
+    kinds = [str(message.get("type")) for message in heard.sent]
+    due = [message["type"] for message in sent]
+    if kinds != due:
+        missing = next((kind for kind in due if kinds.count(kind) < due.count(kind)), "one")
+        raise EXERCISE.wrong("no-answer", f"{missing} is missing, or came twice")
+    for before, after in zip(sent, heard.sent, strict=True):
+        for key in before.keys() - {"headers"}:
+            if after.get(key) != before[key]:
+                kind = before["type"]
+                raise EXERCISE.wrong("no-answer", f"{key} of {kind} is {after.get(key)!r:.40}")
+    if (b"x-own", b"1") not in _headers(heard.sent[0]):
+        raise EXERCISE.wrong("headers-lost")
+
+
+async def _judge_upload(caller: _Caller) -> None:
+    """Send a body chunk by chunk, each only when the app has seen the one before; then leave."""
+    watch = _Watch()
+    chunks: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"part %d;" % number, "more_body": number + 1 < PARTS}
+        for number in range(PARTS)
+    ]
+
+    def sends(number: int) -> Callable[[], Awaitable[Message]]:
+        async def send_one() -> Message:
+            await watch.until(number)
+            return dict(chunks[number])
+
+        return send_one
+
+    scope, _ = _request("/upload", watch)
+    scope["method"] = "POST"
+    incoming: list[Incoming] = [sends(number) for number in range(PARTS)]
+    incoming.append({"type": "http.disconnect"})
+    heard = await caller.connect(lambda: caller.wrap(_upload), scope, incoming)
+    _clean(heard)
+    requests = [one for one in watch.received if one.get("type") == "http.request"]
+    came = b"".join(one.get("body", b"") for one in requests)
+    whole = b"".join(chunk["body"] for chunk in chunks)
+    if came != whole:
+        raise EXERCISE.wrong("body-lost", f"{came!r:.60} came of {whole!r}")
+    if watch.buffered or requests != chunks:
+        raise EXERCISE.wrong("buffers", "in the request's body")
+    if watch.received[-1].get("type") != "http.disconnect":
+        raise EXERCISE.wrong("body-lost", "the client went away, and the app was not told")
 
 
 async def _judge_failures(caller: _Caller) -> None:
     heard = await caller.ask("/fail", _Watch())
-    _require_boom(heard)
+    _require_error(heard, Boom)
     if heard.start() is None or heard.request_id() is None:
         raise EXERCISE.wrong("missing-on-500")
-    cut = _request("/cut", _Watch())
-    _require_boom(await caller.connect(lambda: caller.wrap(_cut), *cut))
+    for failure in FAILURES:
+        for begun in (True, False):
+            app = functools.partial(caller.wrap, _cut_by(failure, begun=begun))
+            heard = await caller.connect(app, *_request("/cut", _Watch()))
+            _require_error(heard, type(failure()))
+    await _judge_cancelled(caller)
 
 
-def _require_boom(heard: _Heard) -> None:
+async def _judge_cancelled(caller: _Caller) -> None:
+    """Cancel a request, as a server does whose client has gone or that shuts down."""
+    cancelled = False
+
+    async def leaves() -> None:
+        nonlocal cancelled
+        watch = _Watch()
+        app = caller.wrap(_waits)
+        task = asyncio.create_task(_speak(app, *_request("/waits", watch), _Heard()))
+        await watch.until(1)
+        task.cancel()
+        await asyncio.wait({task})
+        cancelled = task.cancelled()
+
+    (await caller.sandbox.run(leaves)).result()
+    if not cancelled:
+        raise EXERCISE.wrong("swallows-the-error", "it was a cancellation")
+
+
+def _require_error(heard: _Heard, kind: type[Exception]) -> None:
+    """Require that the app's error came out of the middleware."""
     if heard.error is None:
-        raise EXERCISE.wrong("swallows-the-error")
-    if not any(isinstance(leaf, Boom) for leaf in leaves(heard.error)):
+        raise EXERCISE.wrong("swallows-the-error", f"it was a {kind.__name__}")
+    if not any(isinstance(leaf, kind) for leaf in leaves(heard.error)):
         raise blame(heard.error)
     let_go(heard.error)
     if heard.left:

@@ -33,12 +33,14 @@ class Verdict:
 class Exercise:
     """The exercise of one lesson, as the instructors' guide needs it.
 
-    ``check`` is the checker's name in ``support.exercises``; ``usual_wrong_prediction`` is one
-    sentence on what learners tend to predict in that lesson, and why it is wrong.
+    ``check`` is the checker's name in its module; ``stub`` is the mistake that the check finds in
+    the stub as it is given; ``usual_wrong_prediction`` is one sentence on what learners tend to
+    predict in that lesson, and why it is wrong.
     """
 
     lesson: str
     check: str
+    stub: str
     task: str
     usual_wrong_prediction: str
     mistakes: tuple[Mistake, ...]
@@ -117,6 +119,25 @@ ANY_EXERCISE: tuple[Mistake, ...] = (
         "calls exit() or sys.exit(), or raises KeyboardInterrupt",
         "Your code tried to end the whole program: a server would go down with it. Return, or "
         "raise an ordinary exception.",
+    ),
+    Mistake(
+        "blocks-the-loop",
+        "calls time.sleep or another blocking function, or loops without an await inside",
+        "Your code kept the event loop to itself, so the check ended it: a server would answer "
+        "nobody meanwhile. Look for time.sleep, which is await asyncio.sleep in async code, or for "
+        "a loop that never awaits anything that waits.",
+    ),
+    Mistake(
+        "runs-away",
+        "prints or keeps something at each turn of a loop that does not end",
+        "Your code filled the output or the memory, so the check ended it: a server would go down. "
+        "Look for a loop that adds something at each turn and never stops.",
+    ),
+    Mistake(
+        "reaches-too-far",
+        "stops the event loop, replaces asyncio.sleep, closes sys.stdout",
+        "Your code changed what the whole process shares, and each other request would feel it. "
+        "Leave alone what your function did not make; the check has put it back.",
     ),
 )
 

@@ -9,6 +9,7 @@ from support.lab.errors import LessonError
 from support.lab.hygiene import caught_leaks, nothing_left_behind
 from support.lab.lag import loop_lag
 from support.lab.load import LoadReport, load_test, show_loads
+from support.lab.marks import mark, span
 from support.lab.memory import peak_memory
 from support.lab.predict import Prediction, predict
 from support.lab.recording import Recording
@@ -31,6 +32,7 @@ __all__ = [
     "in_process",
     "load_test",
     "loop_lag",
+    "mark",
     "ms",
     "nothing_left_behind",
     "peak_memory",
@@ -42,6 +44,7 @@ __all__ = [
     "show_picture",
     "show_table",
     "show_xray",
+    "span",
     "start",
     "xray",
 ]

@@ -35,6 +35,7 @@ def bars(
     bounds: Sequence[float | None] = (),
     ranges: Sequence[tuple[float, float]] = (),
     labels: Sequence[str] = (),
+    failed: Sequence[bool] = (),
 ) -> Figure:
     """Return horizontal bars, from the top in the order given.
 
@@ -45,6 +46,7 @@ def bars(
         bounds: a predicted bound per bar, drawn as a mark across it; None for none.
         ranges: the least and the greatest value per bar, drawn as a thin line.
         labels: the text at the end of each bar; the value with three figures unless given.
+        failed: whether a bar stands for something that failed, and is drawn in red.
     """
     height = 0.34 * len(names) + 0.62
     figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor=CARD)
@@ -55,7 +57,8 @@ def bars(
     )
     _plain(axes, "x")
     places = range(len(names))
-    axes.barh(places, values, height=0.6, color=BAR, zorder=2)
+    colours = [HELD if place < len(failed) and failed[place] else BAR for place in places]
+    axes.barh(places, values, height=0.6, color=colours, zorder=2)
     reach = max([*values, *(most for _, most in ranges), *(b for b in bounds if b is not None)])
     for place, (least, most) in enumerate(ranges):
         axes.plot([least, most], [place, place], color=RANGE, linewidth=1.4, zorder=3)

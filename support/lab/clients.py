@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import re
 import ssl
 import threading
 import traceback
@@ -13,9 +12,14 @@ from typing import Any, TypeVar
 
 import httpx
 import uvicorn
-from asgi_lifespan import LifespanManager
+from asgi_lifespan import LifespanManager, LifespanNotSupported
+from websockets.asyncio.client import connect
 
+from support.lab.announce import announced
+from support.lab.background import AnswersFirst
 from support.lab.errors import LessonError
+from support.lab.lane_names import without_ids
+from support.lab.lifespan import LifespanRun, has_lifespan
 
 ASGIApp = Callable[..., Awaitable[None]]
 T = TypeVar("T")
@@ -23,12 +27,20 @@ T = TypeVar("T")
 IN_PROCESS_URL = "http://shop.test"
 HOST = "127.0.0.1"
 GRACEFUL = 1.0  # seconds that running requests get when a loopback server stops
+LIFESPAN_STARTUP = 30.0  # seconds that an app's startup gets
 STARTUP_CANCELLED = 1.0  # seconds that a start gets to end by itself once nobody wants it
-LIFESPAN_SHUTDOWN = 5.0  # seconds that an app's shutdown gets after that
+LIFESPAN_SHUTDOWN = 5.0  # seconds that an app's shutdown gets, on a server after those requests
+WEBSOCKET_CLOSE = 2.0  # seconds that a server gets to answer when a WebSocket client closes
 ACCEPTED_WITHIN = 2  # rounds of a loop: one makes a connection's transport, one its protocol
 FORCED = 5.0  # seconds that cancelled tasks and busy threads get before serve() gives up
 
-_ID = re.compile(r"\d+|[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+class LifespanNotRun(LessonError):
+    """An app with a lifespan of its own was called without it."""
+
+
+class LifespanTooLong(LessonError, TimeoutError):
+    """An app's startup or shutdown did not end in its time, and was cancelled."""
 
 
 class ServerDidNotStart(LessonError):
@@ -44,7 +56,7 @@ class ServerDidNotStop(LessonError):
 
 def _client_in_process(app: ASGIApp, *, raise_errors: bool = True) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app, raise_app_exceptions=raise_errors),
+        transport=httpx.ASGITransport(app=announced(app), raise_app_exceptions=raise_errors),
         base_url=IN_PROCESS_URL,
         trust_env=False,
     )
@@ -52,30 +64,78 @@ def _client_in_process(app: ASGIApp, *, raise_errors: bool = True) -> httpx.Asyn
 
 @contextlib.asynccontextmanager
 async def in_process(
-    app: ASGIApp, *, lifespan: bool = True, raise_errors: bool = True
+    app: ASGIApp,
+    *,
+    lifespan: bool = True,
+    raise_errors: bool = True,
+    wait_for_background: bool = True,
 ) -> AsyncGenerator[httpx.AsyncClient]:
     """Yield a client that calls ``app`` in this process, with the app's lifespan run around it.
 
-    The transport is httpx's ASGITransport: it buffers each response, enforces no timeout or
-    connection limit, never reports a disconnect, and raises the app's exceptions in the caller;
-    without ``raise_errors`` they become the 500 that a server would answer. Use :func:`serve` where
-    one of these matters.
+    The transport is httpx's ASGITransport. It buffers each response, enforces no timeout or
+    connection limit, never reports a disconnect, speaks no WebSocket, and raises the app's
+    exceptions in the caller. Use :func:`serve` where one of these matters.
 
-    Raises what the app's startup or shutdown raises. The shutdown runs also when the block fails.
+    It also returns a response only when the app's call has ended, so that background tasks look
+    like waiting: a client on a server has had its answer by then.
+
+    Args:
+        app: the ASGI app.
+        lifespan: whether its lifespan is run. An app that has none is called without.
+        raise_errors: whether the app's exceptions are raised in the caller; if not, they become the
+            500 that a server would answer.
+        wait_for_background: whether a response waits for the app's background tasks. If not, it is
+            returned when it's complete, as on a server; each call then runs in a task of its own.
+            What is still going on is awaited when the block ends, before the shutdown, and raises
+            what it raised, more than one error as an ExceptionGroup.
+
+    Raises:
+        LifespanTooLong: the startup took longer than 30 seconds, or the shutdown than 5.
+        Exception: what the app's startup or shutdown raises. The shutdown runs also when the block
+            fails. An app that was shut down before may not start again, or not work: what it raises
+            then carries a note that says so.
     """
     _require_app(app)
-    if not lifespan:
-        async with _client_in_process(app, raise_errors=raise_errors) as client:
-            yield client
-        return
-    manager = LifespanManager(_with_state_of_its_own(app))
-    await manager.__aenter__()
+    async with contextlib.AsyncExitStack() as stack:
+        if lifespan:
+            app = await stack.enter_async_context(_running_lifespan(app))
+        if not wait_for_background:
+            app = await stack.enter_async_context(AnswersFirst(app, raise_errors=raise_errors))
+        yield await stack.enter_async_context(_client_in_process(app, raise_errors=raise_errors))
+
+
+@contextlib.asynccontextmanager
+async def _running_lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
+    """Run the lifespan of ``app`` around the block; yields the app to call, with its state."""
+    run = LifespanRun(app)
+    manager = LifespanManager(_with_state_of_its_own(run), LIFESPAN_STARTUP, LIFESPAN_SHUTDOWN)
     try:
-        async with _client_in_process(manager.app, raise_errors=raise_errors) as client:
-            yield client
+        await manager.__aenter__()
+    except LifespanNotSupported:
+        if run.refused and run.failure is not None:
+            raise run.failure from None
+        yield run
+        return
+    except TimeoutError as error:
+        _explain_lateness(error, run, "startup", LIFESPAN_STARTUP)
+        raise
+    try:
+        yield manager.app
     finally:
-        # Told of an error, the manager would cancel the app's lifespan instead of shutting it down.
-        await manager.__aexit__(None, None, None)
+        try:
+            # Told of an error, it would cancel the app's lifespan instead of shutting it down.
+            await manager.__aexit__(None, None, None)
+        except TimeoutError as error:
+            _explain_lateness(error, run, "shutdown", LIFESPAN_SHUTDOWN)
+            raise
+
+
+def _explain_lateness(error: TimeoutError, run: LifespanRun, phase: str, seconds: float) -> None:
+    """Raise LifespanTooLong, which has a message, unless ``error`` is the app's own."""
+    if error is not run.failure:
+        raise LifespanTooLong(
+            f"The app's {phase} did not end within {seconds:g} s, and was cancelled.{run.hint}"
+        ) from None
 
 
 def _with_state_of_its_own(app: ASGIApp) -> ASGIApp:
@@ -93,45 +153,61 @@ def _with_state_of_its_own(app: ASGIApp) -> ASGIApp:
     return own_state
 
 
-def get(app: ASGIApp, path: str, **options: Any) -> Coroutine[Any, Any, httpx.Response]:
+def get(
+    app: ASGIApp, path: str, *, lifespan: bool | None = None, **options: Any
+) -> Coroutine[Any, Any, httpx.Response]:
     """Return a coroutine that answers one GET in this process and returns the httpx.Response.
 
-    It runs in the caller's task and does not run the app's lifespan. Its name is the method and the
-    path without ids or query, such as ``GET /dashboard``, so that an x-ray names the lane by it.
-    ``options`` are those of ``httpx.AsyncClient.get``: ``params``, ``headers`` and so on.
+    It runs in the caller's task. Its name is the method and the path without ids or query, such as
+    ``GET /dashboard``, so that an x-ray names the lane by it. Its limits are those of
+    :func:`in_process`: among them, it returns only when the app's background tasks have ended.
+
+    Args:
+        app: the ASGI app.
+        path: what to ask for; it begins with a slash.
+        lifespan: an app's startup and shutdown are no part of a request, so they are not run, and
+            an app that has a lifespan of its own is refused: call it within ``in_process(app)``.
+            False calls it all the same, without; True runs the lifespan around this one request.
+        **options: those of ``httpx.AsyncClient.get``: ``params``, ``headers`` and so on.
+
+    Raises:
+        LifespanNotRun: ``app`` has a lifespan of its own, and ``lifespan`` was not given. It is
+            known of FastAPI and Starlette apps, also inside middleware that keeps them as ``.app``.
+        ValueError: ``path`` does not begin with a slash.
+        TypeError: ``app`` can't be called.
     """
-    return _named_request(app, "GET", path, options)
+    return _named_request(app, "GET", path, lifespan, options)
 
 
-def post(app: ASGIApp, path: str, **options: Any) -> Coroutine[Any, Any, httpx.Response]:
+def post(
+    app: ASGIApp, path: str, *, lifespan: bool | None = None, **options: Any
+) -> Coroutine[Any, Any, httpx.Response]:
     """Return a coroutine that answers one POST in this process; see :func:`get`.
 
     ``options`` are those of ``httpx.AsyncClient.post``: ``json``, ``content``, ``data`` and so on.
     """
-    return _named_request(app, "POST", path, options)
+    return _named_request(app, "POST", path, lifespan, options)
 
 
 def _named_request(
-    app: ASGIApp, method: str, path: str, options: dict[str, Any]
+    app: ASGIApp, method: str, path: str, lifespan: bool | None, options: dict[str, Any]
 ) -> Coroutine[Any, Any, httpx.Response]:
     _require_app(app)
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise ValueError(f"path is {path!r}; it must be text that begins with /")
+    _require_path(path)
+    if lifespan is None and has_lifespan(app):
+        raise LifespanNotRun(
+            f"{method.lower()}() runs no lifespan, and this app has one. Call the app within "
+            f"`async with in_process(app) as client:` by `await client.{method.lower()}({path!r})`,"
+            " which runs it, or pass lifespan=False to go without."
+        )
 
     async def request() -> httpx.Response:
-        async with _client_in_process(app) as client:
+        async with in_process(app) if lifespan else _client_in_process(app) as client:
             return await client.request(method, path, **options)
 
     coroutine = request()
-    coroutine.__name__ = coroutine.__qualname__ = f"{method} {_without_ids(path)}"
+    coroutine.__name__ = coroutine.__qualname__ = f"{method} {without_ids(path)}"
     return coroutine
-
-
-def _without_ids(path: str) -> str:
-    segments = path.partition("?")[0].strip("/").split("/")
-    while segments and _ID.fullmatch(segments[-1]):
-        segments.pop()
-    return "/" + "/".join("…" if _ID.fullmatch(part) else part for part in segments)
 
 
 def reach_loopback_directly() -> None:
@@ -148,6 +224,11 @@ def reach_loopback_directly() -> None:
 def _require_app(app: object) -> None:
     if not callable(app):
         raise TypeError(f"app is {app!r}; it must be an ASGI app, such as FastAPI()")
+
+
+def _require_path(path: object) -> None:
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise ValueError(f"path is {path!r}; it must be text that begins with /")
 
 
 # ---------------------------------------------------------------- over a socket
@@ -221,7 +302,8 @@ class LoopbackServer:
     def __init__(self, app: ASGIApp, options: dict[str, Any]) -> None:
         self.port = 0
         self.errors: list[Exception] = []
-        self._app = app
+        self._lifespan = LifespanRun(app)
+        self._app = announced(self._lifespan)
         self._config = uvicorn.Config(
             self._observed, host=HOST, port=0, interface="asgi3", **options
         )
@@ -253,7 +335,7 @@ class LoopbackServer:
 
     @property
     def connections(self) -> int:
-        """How many TCP connections the server has accepted so far."""
+        """How many TCP connections the server has accepted so far, those of WebSockets too."""
         return self._server.accepted if self._server else 0
 
     @property
@@ -271,6 +353,30 @@ class LoopbackServer:
         options.setdefault("trust_env", False)
         options.setdefault("verify", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         return httpx.AsyncClient(**options)
+
+    def websocket(self, path: str, **options: Any) -> connect:
+        """Return a WebSocket client of this server, to be opened by ``async with``.
+
+        ``async with server.websocket("/path") as socket`` yields the ``ClientConnection`` of
+        the websockets library: ``await socket.send(text_or_bytes)``, ``await socket.recv()``,
+        ``async for message in socket``. Leaving the block closes it, with 2 seconds for the server
+        to answer; then the connection is dropped. Proxies in the environment are not used.
+
+        ``options`` are those of ``websockets.asyncio.client.connect``: ``subprotocols``,
+        ``additional_headers``, ``close_timeout`` and so on. The client sends no pings of its own
+        unless they say else; it answers the server's.
+
+        Raises ValueError when ``path`` does not begin with a slash. Entering the block raises
+        ``websockets.exceptions.InvalidStatus`` when the app refuses (403 where it closes before it
+        accepts) and TimeoutError when it does neither within ``open_timeout`` (10 seconds);
+        receiving raises ``ConnectionClosed``, with the code, once the connection is closed.
+        """
+        _require_path(path)
+        options.setdefault("proxy", None)
+        options.setdefault("close_timeout", WEBSOCKET_CLOSE)
+        options.setdefault("ping_interval", None)
+        # With host and port given, websockets follows no redirect away from this server.
+        return connect(f"ws://{HOST}:{self.port}{path}", host=HOST, port=self.port, **options)
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
         """Await ``function()`` on the server's loop and return its result, or raise its error.
@@ -346,9 +452,17 @@ class LoopbackServer:
 
     async def _start(self) -> None:
         self._thread.start()
-        if not await self._started:
+        try:
+            async with asyncio.timeout(LIFESPAN_STARTUP):
+                started = await self._started
+        except TimeoutError:
+            raise ServerDidNotStart(
+                f"The app's startup did not end within {LIFESPAN_STARTUP:g} s.{self._lifespan.hint}"
+            ) from None
+        if not started or self._lifespan.refused:
             cause = self._lifespan_error or self._failure
-            raise ServerDidNotStart(f"The server did not start: {cause!r}.") from cause
+            message = f"The server did not start: {cause!r}.{self._lifespan.hint}"
+            raise ServerDidNotStart(message) from cause
         self._lifespan_error = None  # an app without a lifespan fails here, and may
 
     async def _stop(self) -> None:
@@ -395,14 +509,17 @@ async def serve(app: ASGIApp, **options: Any) -> AsyncGenerator[LoopbackServer]:
     The server runs in a thread with its own event loop and installs no signal handlers. ``options``
     are those of ``uvicorn.Config``; ``host`` and ``port`` are fixed. uvicorn logs nothing below
     critical unless ``log_level`` says else; errors that the app raises are kept in ``.errors``.
+    It speaks WebSocket (by the websockets library) unless ``ws`` says else.
 
-    When the block ends, however it ends, the server stops: running requests get
-    ``timeout_graceful_shutdown`` seconds (1 unless given), then they are cancelled. The thread has
-    ended when the block is left.
+    When the block ends, however it ends, the server stops: WebSockets are closed with code 1012,
+    running requests get ``timeout_graceful_shutdown`` seconds (1 unless given), then they are
+    cancelled. The thread has ended when the block is left.
 
-    Raises ServerDidNotStart when the app's startup fails (its error is the cause), what the app's
-    shutdown raises, and ServerDidNotStop when a blocking call keeps the thread busy beyond the
-    deadlines; the thread is then left behind, because Python cannot end it.
+    Raises ServerDidNotStart when the app's startup fails (its error is the cause) or takes longer
+    than 30 seconds, what the app's shutdown raises, and ServerDidNotStop when a blocking call keeps
+    the thread busy beyond the deadlines; the thread is then left behind, because Python cannot end
+    it. An app that was shut down before may not start again: the message says so. If it starts but
+    no longer works, it answers 500, and the errors in ``.errors`` carry a note that says so.
     """
     _require_app(app)
     for fixed in ("host", "port", "uds", "fd", "interface", "workers", "reload", "factory"):
@@ -411,6 +528,7 @@ async def serve(app: ASGIApp, **options: Any) -> AsyncGenerator[LoopbackServer]:
     options.setdefault("log_config", None)
     options.setdefault("log_level", "critical")
     options.setdefault("access_log", False)
+    options.setdefault("ws", "websockets-sansio")  # "websockets" is deprecated in uvicorn 0.54
     options.setdefault("timeout_graceful_shutdown", GRACEFUL)
     server = LoopbackServer(app, options)
     try:

@@ -24,7 +24,7 @@ MARKS: dict[Kind, tuple[str, str, str]] = {
     "hint": ("→", "#b25e09", "Hint"),
 }
 PIXELS_PER_INCH = 100
-COLOURS_IN_A_PICTURE = 32
+COLOURS_IN_A_PICTURE = 24
 PICTURE_WIDTH = 760  # pixels
 
 
@@ -170,9 +170,17 @@ def _png(figure: "Figure") -> bytes:
         colours = image.convert("RGB")
     found = colours.quantize(COLOURS_IN_A_PICTURE, method=Image.Quantize.MAXCOVERAGE)
     palette = Image.new("P", (1, 1))
-    ours = [channel for colour in ALL for channel in ImageColor.getrgb(colour)]
-    palette.putpalette([*ours, *(found.getpalette() or [])])
-    # With our own colours in the palette none of them is given a neighbour's shade.
+    ours = [ImageColor.getrgb(colour)[:3] for colour in ALL]
+    levels = iter(found.getpalette() or [])
+    others = zip(levels, levels, levels, strict=True)
+    # With our own colours in the palette none of them is given a neighbour's shade. Pillow matches
+    # colours to four levels a channel, so a shade that close to one of ours would stand for it.
+    kept = [shade for shade in others if all(_differ(shade, own) for own in ours)]
+    palette.putpalette([channel for colour in [*ours, *kept] for channel in colour])
     flat = colours.quantize(palette=palette, dither=Image.Dither.NONE)
     flat.save(small, format="png", optimize=True)
     return small.getvalue()
+
+
+def _differ(one: Sequence[int], other: Sequence[int]) -> bool:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True)) >= 8

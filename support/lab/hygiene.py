@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.lab.display import show_note
 from support.lab.errors import LessonError
-from support.lab.silent_failures import NotYetTold, SilentFailures, collect_garbage, listener
+from support.lab.silent_failures import HeldFailures, SilentFailures, collect_garbage, listener
 from support.lab.still_open import PATIENCE, Baseline
 
 TURNS = 5  # loop turns in which finalisers of async generators and closing transports run
@@ -40,18 +40,15 @@ def install(*, temporary: Path | None = None) -> None:
     global _baseline, _starts
     loop = asyncio.get_running_loop()
     _forget_last_errors()
-    listener.install(loop)
-    scratch = SilentFailures()
-    listener.books.append(scratch)
-    try:
-        collect_garbage()
-        unnoticed = NotYetTold.find()
-        if _baseline is not None:
-            unnoticed.without(listener.known).settle()
-        listener.known.update([*unnoticed.failed, *unnoticed.unstarted])
-    finally:
-        listener.books.remove(scratch)
-    listener.books[0] = SilentFailures()
+    listener.install()
+    forgotten = SilentFailures()
+    listener.books.append(forgotten)
+    collect_garbage()
+    held = HeldFailures.find()
+    if _baseline is not None:
+        held.without(listener.known).move_to(forgotten)
+    listener.known.update([*held.failed, *held.unstarted])
+    listener.books[:] = [SilentFailures()]
     _baseline = Baseline(loop, temporary)
     listener.disregard(_baseline.tasks)
     _starts += 1
@@ -81,15 +78,11 @@ def caught_leaks() -> Generator[SilentFailures]:
     A task that has failed without being asked, and a coroutine made in the block and not started by
     its end, count although a variable still holds them; such a coroutine is closed.
     """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        loop = None
     alone = not listener.installed
-    listener.install(loop)
+    listener.install()
     try:
         collect_garbage()  # what was lost before counts as lost before
-        before = NotYetTold.find()
+        before = HeldFailures.find()
         known = listener.known.copy()
         known.update([*before.failed, *before.unstarted])
         del before
@@ -98,9 +91,9 @@ def caught_leaks() -> Generator[SilentFailures]:
         try:
             yield failures
         finally:
-            listener.install(loop)  # the block may have replaced a filter or a handler
+            listener.install()  # the block may have replaced a filter
             collect_garbage()
-            NotYetTold.find().without(known).settle(failures)
+            HeldFailures.find().without(known).move_to(failures)
             listener.books[:] = [book for book in listener.books if book is not failures]
     finally:
         if alone:
@@ -116,13 +109,11 @@ async def nothing_left_behind() -> None:
     if _baseline is None:
         raise LessonError("Run the set-up cell first: it notes what was there before the lesson.")
     baseline = _baseline
-    if not listener.hears(baseline.loop):
-        listener.book.note("the loop had an exception handler of the lesson: failures went unheard")
-    listener.install(baseline.loop)
+    listener.install()
     collect_garbage()
     await _settle_down(baseline)
     collect_garbage()
-    NotYetTold.find().without(listener.known).settle(listener.books[0])
+    HeldFailures.find().without(listener.known).move_to(listener.books[0])
     sentences = [
         *(thing.sentence for thing in baseline.still_open()),
         *listener.book.sentences,

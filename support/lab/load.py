@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from starlette.applications import Starlette
 
+from support.lab.answers import FIRST_ERROR, status_of
 from support.lab.compare import milliseconds
 from support.lab.display import show_table
 from support.lab.errors import LessonError
@@ -29,7 +30,6 @@ from support.lab.units import ms
 T = TypeVar("T")
 
 LIMIT = 30_000  # milliseconds
-FIRST_ERROR_STATUS = 400
 
 
 class LoadNotDone(LessonError):
@@ -189,9 +189,8 @@ async def _client(
 
 
 def _failure(answer: Any) -> str:
-    status = getattr(answer, "status_code", None)
-    failed = isinstance(status, int) and status >= FIRST_ERROR_STATUS
-    return f"status {status}" if failed else ""
+    status = status_of(answer)
+    return f"status {status}" if status is not None and status >= FIRST_ERROR else ""
 
 
 @contextmanager

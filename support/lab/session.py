@@ -5,28 +5,20 @@ Importing this module is cheap: what :func:`start` needs is imported when it is 
 
 import asyncio
 import atexit
-import builtins
 import contextlib
-import difflib
-import functools
 import os
-import re
 import shutil
 import signal
 import sys
 import tempfile
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from support import kernel
 from support.lab.errors import LessonError
 from support.lab.units import pace
 from support.pythons import TESTED, too_old
-
-RUN_ABOVE = "menu Run > Run All Above Selected Cell"
-# The frames of an expression at the top level of a cell, besides the cell's own.
-TOP_LEVEL = {"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 
 _temporary: Path | None = None
 
@@ -52,7 +44,7 @@ def start() -> None:
     hygiene.install(temporary=temporary)
     shell = _shell()
     if shell is not None:
-        load_ipython_extension(shell)
+        kernel.tell(shell, NameError, LessonError)
 
 
 def finish() -> None:
@@ -65,7 +57,7 @@ def finish() -> None:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
     shell = _shell()
     if shell is not None:
-        unload_ipython_extension(shell)
+        kernel.unload_ipython_extension(shell)
     if _temporary is not None:
         _remove(_temporary, os.getpid())
 
@@ -148,7 +140,7 @@ def _remove(folder: Path, owner: int) -> None:
         _temporary = None
 
 
-# ---------------------------------------------------------------- cells run out of order
+# ---------------------------------------------------------------- the kernel
 
 
 def _shell() -> Any:
@@ -157,69 +149,3 @@ def _shell() -> Any:
     from IPython.core.getipython import get_ipython
 
     return get_ipython()
-
-
-def load_ipython_extension(shell: Any) -> None:
-    """Show a name that a cell lacks as one sentence; ``shell`` is IPython's. Never raises.
-
-    A LessonError reads as its sentence too when it was raised while an exception group was handled;
-    IPython alone would print the whole traceback there.
-    """
-    shown = getattr(shell, "showtraceback", None)
-    if shown is None or hasattr(shown, "course_original"):
-        return
-
-    @functools.wraps(shown)
-    def showtraceback(exc_tuple: Any = None, *args: Any, **options: Any) -> Any:
-        try:
-            kind, error, trace = shell._get_exc_info(exc_tuple)
-            sentence = _sentence(shell, error, trace)
-            if sentence is not None:
-                # Sends the error message too, so that nbclient and nbmake fail the cell.
-                shell._showtraceback(kind, error, sentence)
-                return None
-        except Exception:
-            pass  # whatever went wrong here, the learner still gets IPython's own traceback
-        return shown(exc_tuple, *args, **options)
-
-    showtraceback.course_original = shown  # ty: ignore[missing-attribute]
-    shell.showtraceback = showtraceback
-
-
-def unload_ipython_extension(shell: Any) -> None:
-    """Give IPython its own tracebacks back."""
-    original = getattr(getattr(shell, "showtraceback", None), "course_original", None)
-    if original is not None:
-        shell.showtraceback = original
-
-
-def _sentence(
-    shell: Any, error: BaseException | None, trace: TracebackType | None
-) -> list[str] | None:
-    if isinstance(error, LessonError):
-        return error._render_traceback_()
-    name = getattr(error, "name", None)
-    if type(error) is not NameError or not name or not _is_top_level(shell, trace):
-        return None
-    known = [*shell.user_ns, *dir(builtins)]
-    close = [] if re.fullmatch(r"_*.?", name) else difflib.get_close_matches(name, known, 1, 0.8)
-    guess = f" Or did you mean `{close[0]}`?" if close else ""
-    return [
-        f"NameError: `{name}` is not defined yet: run the cells above this one first "
-        f"({RUN_ABOVE}).{guess}"
-    ]
-
-
-def _is_top_level(shell: Any, trace: TracebackType | None) -> bool:
-    """Return whether an error was raised by a cell's own lines, not in a function they call."""
-    cell_frames = False
-    while trace is not None:
-        frame = trace.tb_frame
-        if frame.f_globals is shell.user_global_ns:
-            cell_frames = True
-            if frame.f_code.co_name not in TOP_LEVEL:
-                return False
-        elif cell_frames:
-            return False
-        trace = trace.tb_next
-    return cell_frames

@@ -27,7 +27,6 @@ TASK_HOSTS = KERNEL_PACKAGES
 # Kept by ipykernel, matplotlib and multiprocessing for as long as the process lives.
 KEPT_NAMES = ("ipykernel_", "matplotlib-", "pymp-")
 DATABASE_SUFFIXES = (".db", ".sqlite", ".sqlite3", "-wal", "-shm", "-journal")
-SQLITE_HEADER = b"SQLite format 3\x00"
 
 PATIENCE = 1.0  # seconds for what ends by itself: a thread on its way out, a socket being closed
 PATIENCE_WITH_A_TASK = 0.25  # seconds for a lesson's own task that nobody has cancelled
@@ -57,6 +56,7 @@ class Baseline:
         self.children = {child.pid for child in _children()}
         self.files = set(_names(temporary))
         self.task_factory = loop.get_task_factory()
+        self.exception_handler = loop.get_exception_handler()
 
     def still_open(self) -> Iterator[StillOpen]:
         """Yield what is there now and was not there then."""
@@ -72,9 +72,14 @@ class Baseline:
         for name in _names(self.temporary):
             if name not in self.files:
                 yield StillOpen(f"temporary file {name} is still in {self.temporary}")
-        if self.loop.get_task_factory() is not self.task_factory:
-            factory = self.loop.get_task_factory()
+        factory, handler = self.loop.get_task_factory(), self.loop.get_exception_handler()
+        if factory is not self.task_factory:
             yield StillOpen(f"the loop still has a task factory of the lesson: {factory!r}")
+        if handler is not self.exception_handler:
+            yield StillOpen(
+                f"the loop still has an exception handler of the lesson: {handler!r}; "
+                "what failed meanwhile went unheard"
+            )
 
     def _tasks(self) -> Iterator[StillOpen]:
         current = asyncio.current_task()
@@ -131,25 +136,17 @@ def _frames(awaited: Any) -> list[FrameType]:
     """Return the frames of a suspended coroutine, from the outermost to the innermost."""
     frames = []
     while awaited is not None:
-        frame = next(
-            (
-                found
-                for name in ("cr_frame", "gi_frame", "ag_frame")
-                if (found := getattr(awaited, name, None)) is not None
-            ),
-            None,
-        )
+        frame = _first(awaited, "cr_frame", "gi_frame", "ag_frame")
         if frame is not None:
             frames.append(frame)
-        awaited = next(
-            (
-                found
-                for name in ("cr_await", "gi_yieldfrom", "ag_await")
-                if (found := getattr(awaited, name, None)) is not None
-            ),
-            None,
-        )
+        awaited = _first(awaited, "cr_await", "gi_yieldfrom", "ag_await")
     return frames
+
+
+def _first(thing: Any, *names: str) -> Any:
+    """Return the first of these attributes that ``thing`` has and that is not None."""
+    values = (getattr(thing, name, None) for name in names)
+    return next((value for value in values if value is not None), None)
 
 
 def _where(task: "asyncio.Task[Any]") -> str:
@@ -231,10 +228,9 @@ def _sockets() -> list[Address]:
 
 def _open_files(temporary: Path | None) -> Iterator[str]:
     """Yield open SQLite databases, and every open file in the lesson's temporary directory."""
-    history = _history_file()
     for path in _open_paths():
         inside = temporary is not None and _is_inside(path, temporary)
-        if path != history and (inside or _is_database(path)):
+        if inside or path.removesuffix(" (deleted)").endswith(DATABASE_SUFFIXES):
             yield path
 
 
@@ -256,26 +252,6 @@ def _is_inside(path: str, folder: Path) -> bool:
         os.path.normcase(path).startswith(os.path.normcase(f"{root}{os.sep}"))
         for root in {str(folder), str(folder.resolve())}
     )
-
-
-def _is_database(path: str) -> bool:
-    name = path.removesuffix(" (deleted)")
-    if name.endswith(DATABASE_SUFFIXES):
-        return True
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
-    except OSError:
-        return False
-
-
-def _history_file() -> str:
-    if "IPython" not in sys.modules:
-        return ""
-    from IPython.core.getipython import get_ipython
-
-    manager = getattr(get_ipython(), "history_manager", None)
-    return os.path.realpath(manager.hist_file) if manager is not None else ""
 
 
 def _children() -> list[psutil.Process]:

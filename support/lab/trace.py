@@ -3,17 +3,55 @@
 A task runs in steps: the loop resumes it with ``send`` (or ``throw``), it runs until its next
 suspension, and the loop turns to others. A task factory wraps each new task's coroutine and notes
 when each step began and ended. It uses public API only: ``loop.set_task_factory``, the coroutine
-protocol and ``cr_await``.
+protocol and ``cr_await``::
+
+    loop.create_task(page())
+      |
+      |   _Factory, the task factory, lets each recorder that watches wrap the coroutine
+      v
+    Task ----------------> Traced -------------> driver --------------> page()
+      what the loop          what the task         Recorder._drive,       the coroutine
+      resumes                takes for its         a generator that       that somebody
+                             coroutine             notes the steps        has written
+
+    One step:
+
+    Task                driver                              page()
+      |  send(None)       |                                   |
+      |------------------>|  began = clock()                  |
+      |                   |  send(None)                       |
+      |                   |---------------------------------->|  runs: this is the step
+      |                   |                                   |  and holds the loop
+      |                   |<----------------------------------|  yields a future: suspended
+      |                   |  ended = clock()                  |
+      |                   |  reads the stack of awaits        |
+      |                   |  notes (began, ended, "load")     |
+      |<------------------|  yields the same future           |
+
+    The stack of awaits, from the outside in, and what it is called:
+
+    page()                     ours: it names the lane, "page"
+      .cr_await  gather_rows() ours: noted in the log as a call that began
+      .cr_await  Session.get() a library's: passed over
+      .cr_await  load()        ours and the innermost: "load", the label of the step, names the wait
+      .cr_await  sleep()       asyncio's: passed over
+      .cr_await  a future      the end
+
+``send`` and ``throw`` of a ``Traced`` are the driver's own, so the loop resumes the driver without
+a Python frame in between. An exception that the loop throws, a cancellation for one, goes the same
+way as ``send``. The driver reads the stack after each step, but not all of it: it begins at the
+innermost coroutine of ours that it found last time, as long as that waits still, and a label is
+worked out once for each function. Results and exceptions pass through it unchanged.
+
+A request's lane is named by the task's arguments instead, and a wait for a thread by its own; see
+``lane_names``.
 """
 
 import asyncio
 import gc
 import inspect
-import os
 import re
-import site
 import sys
-import sysconfig
 import weakref
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
@@ -27,20 +65,16 @@ from typing import Any
 
 import anyio
 
+from support.lab.cancels import NEVER_STARTED, TIMED_OUT, WRAPPERS, gave_up_waiting, why_cancelled
+from support.lab.lane_names import ELSEWHERE, is_request, request_of, work_of
+from support.lab.our_code import LAB_FOLDER, folder, is_ours, short_name
 
-def _folder(path: str | Path) -> str:
-    return f"{path}{os.sep}"
-
-
-LAB_FOLDER = _folder(Path(__file__).parent)
-LIBRARY_FOLDERS = tuple(
-    {_folder(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    | {_folder(path) for path in (*site.getsitepackages(), site.getusersitepackages())}
-    | {_folder(Path(module.__file__).parent.parent) for module in (asyncio, anyio)}
-)
-TASK_MAKERS = tuple(_folder(Path(module.__file__).parent) for module in (asyncio, anyio))
+TASK_MAKERS = tuple(folder(Path(str(module.__file__)).parent) for module in (asyncio, anyio))
 AUTOMATIC_NAME = re.compile(r"Task-\d+|None")
 """Python 3.13.0 names a task ``None`` that a task factory made and nobody named."""
+
+TO_BE_READ = "<read from its arguments>"
+"""Stands for the label of a coroutine that waits for a thread, which differs from call to call."""
 
 Step = tuple[float, float, str]
 Entry = tuple[int, int] | str
@@ -60,6 +94,15 @@ class Call:
 
 
 @dataclass(slots=True)
+class Stretch:
+    """What a task did from ``began`` to ``ended``, such as holding a lock; None: not yet ended."""
+
+    name: str
+    began: float
+    ended: float | None = None
+
+
+@dataclass(slots=True)
 class TaskTrace:
     """What one task did. Times are readings of ``time.perf_counter``, in seconds.
 
@@ -67,7 +110,12 @@ class TaskTrace:
     course's own code that the task was suspended in when the step ended, and is empty for none.
     ``log`` tells how the stack of awaited coroutines of ours changed. An entry ``(step, depth)``
     says: after that step all but the outermost ``depth`` of them had ended; the names that follow
-    it are those that had begun.
+    it are those that had begun. ``made`` is when the task was created, None where nobody noted it;
+    ``marks`` holds times and what happened then, ``stretches`` what it did for a time.
+
+    ``request``, such as ``GET /orders``, is what a task of a server or a client library is for, and
+    ``inside`` the middleware of which it runs the rest of the app. ``answered`` is when the last of
+    the response had been sent, None where it was not or where nobody told; see ``announced``.
     """
 
     qualified: str
@@ -78,10 +126,17 @@ class TaskTrace:
     steps: list[Step] = field(default_factory=list)
     log: list[Entry] = field(default_factory=list)
     outermost: str = ""
+    request: str = ""
+    inside: str = ""
+    answered: float | None = None
+    answering: bool = False
     given_name: str = ""
     outcome: str = "pending"
     error: str = ""
     task: "weakref.ref[asyncio.Task[Any]] | None" = None
+    made: float | None = None
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    stretches: list[Stretch] = field(default_factory=list)
 
     def note_name(self) -> None:
         """Keep the name that somebody gave the task; ``Task-7`` and its like are not names.
@@ -127,25 +182,25 @@ class TaskTrace:
         """The last part of the coroutine's qualified name."""
         return short_name(self.qualified)
 
+    @property
+    def name(self) -> str:
+        """What the lane is called: a given name, the request, or a coroutine of ours."""
+        if self.given_name:
+            return self.given_name
+        if self.request:
+            return f"{self.request} inside {self.inside}" if self.inside else self.request
+        return self.function if self.ours else self.outermost or self.function
+
+    @property
+    def library(self) -> bool:
+        """Whether the task is a library's own affair, which is not drawn."""
+        return not (self.ours or self.request or self.outermost or self.given_name)
+
 
 def _is_path(name: str) -> bool:
     """Return whether ``name`` is a module's, or a module's and something's in it."""
     parts = name.split(".")
     return any(".".join(parts[:end]) in sys.modules for end in range(1, len(parts) + 1))
-
-
-def is_ours(code: CodeType) -> bool:
-    """Return whether ``code`` is the course's or the learner's: not a library's, not the lab's."""
-    file = code.co_filename
-    if file.startswith("<frozen"):
-        return False
-    return not file.startswith((*LIBRARY_FOLDERS, LAB_FOLDER))
-
-
-def short_name(qualified: str) -> str:
-    """Return the last part of a qualified name: ``f.<locals>.Users.get_by_id`` is ``get_by_id``."""
-    local = qualified.rpartition("<locals>.")[2]
-    return local if "/" in local or " " in local else local.rpartition(".")[2]
 
 
 class Traced(Coroutine):
@@ -174,12 +229,16 @@ class Recorder:
     """Collects the traces of the tasks made in its scope while it is on.
 
     With ``everything`` that is each task made on the loop; otherwise the tasks descending from a
-    context in which :meth:`run` was called.
+    context that :func:`in_scope_of` gave. ``places`` are beginnings of paths whose code is ours
+    though it is installed as a library.
     """
 
-    def __init__(self, *, everything: bool = False, loop_number: int = 0) -> None:
+    def __init__(
+        self, *, everything: bool = False, loop_number: int = 0, places: tuple[str, ...] = ()
+    ) -> None:
         self.everything = everything
         self.loop_number = loop_number
+        self.places = places
         self.traces: list[TaskTrace] = []
         self.on = True
         self._labels: dict[int, str] = {}
@@ -205,19 +264,42 @@ class Recorder:
         subject = _behind_anyio(core)
         code = getattr(subject, "cr_code", None)
         name = getattr(subject, "__qualname__", type(subject).__qualname__)
+        label = "" if code is None else self._known(code)
+        own = bool(label) and label is not TO_BE_READ
+        renamed = (
+            code is not None
+            and name != code.co_qualname
+            and short_name(name) != short_name(code.co_qualname)
+        )
+        request = inside = ""
+        if renamed:
+            request = short_name(name) if not own and is_request(short_name(name)) else ""
+        elif label is TO_BE_READ:
+            name, _ = work_of(subject, self.is_ours)
+        elif not own:
+            request, inside = request_of(subject)
         trace = TaskTrace(
             qualified=name,
-            parent=self._by_task.get(creator) if creator is not None else None,
+            parent=self.trace_of(creator),
             loop=self.loop_number,
-            ours=(code is not None and is_ours(code))
-            or (code is not None and short_name(name) != short_name(code.co_qualname))
-            or _asked_for_by_us(),
+            ours=own or renamed or (not request and _asked_for_by_us(self.is_ours)),
             of_anyio=subject is not core,
+            made=perf_counter(),
+            request=request,
+            inside=inside,
         )
         self.traces.append(trace)
         driver = self._drive(coroutine, core, trace)
         next(driver)
         return Traced(coroutine, driver), trace
+
+    def is_ours(self, code: CodeType) -> bool:
+        """Return whether ``code`` is the course's or the learner's, or lies in ``places``."""
+        return is_ours(code, self.places)
+
+    def trace_of(self, task: "asyncio.Task[Any] | None") -> TaskTrace | None:
+        """Return the trace of ``task``, or None if it has none here."""
+        return None if task is None else self._by_task.get(task)
 
     def adopt(self, task: "asyncio.Task[Any]", trace: TaskTrace) -> None:
         """Remember which trace belongs to ``task``."""
@@ -232,6 +314,19 @@ class Recorder:
             if task is not None:
                 self.adopt(task, trace)
 
+    def _note_cancel(self, trace: TaskTrace, root: Any, started: bool) -> None:
+        """Mark that a CancelledError is thrown into a task, and why."""
+        task = None if trace.task is None else trace.task()
+        if not self.on or task is None:
+            return
+        parent = trace.parent
+        maker = None if parent is None or parent.task is None else parent.task()
+        if parent is not None and maker is not None and gave_up_waiting(maker):
+            parent.marks.append((perf_counter(), TIMED_OUT))
+        why = why_cancelled(task, root) if started else NEVER_STARTED
+        if why:
+            trace.marks.append((perf_counter(), why))
+
     def stop(self) -> None:
         """End the recording; a task that goes on is no longer watched."""
         self.on = False
@@ -239,7 +334,9 @@ class Recorder:
             trace.note_name()
 
     def _label(self, code: CodeType) -> str:
-        label = short_name(code.co_qualname) if is_ours(code) else ""
+        label = short_name(code.co_qualname) if self.is_ours(code) else ""
+        if code in ELSEWHERE:
+            label = TO_BE_READ
         self._labels[id(code)] = label
         self._codes.append(code)  # an id stays this code's only while the code lives
         return label
@@ -260,9 +357,11 @@ class Recorder:
         coroutine_type, generator_type = CoroutineType, GeneratorType
         ends = self._ends
         native = type(root) is coroutine_type
-        root_label = self._label(root.cr_code) if native else ""
+        root_label = self._known(root.cr_code) if native else ""
+        if root_label is TO_BE_READ:
+            root_label = ""  # its task is named by it
         trace.outermost = root_label
-        named = bool(root_label)
+        named = bool(root_label or trace.request)
         anchor: Any = root
         anchor_label = root_label
         stack: list[Any] = []
@@ -279,6 +378,8 @@ class Recorder:
                 raise
             except BaseException as error:
                 thrown = error
+                if isinstance(error, asyncio.CancelledError):
+                    self._note_cancel(trace, root, started)
             if not started:
                 started = True
                 self._adopt_current(trace)
@@ -322,6 +423,8 @@ class Recorder:
                     if found is None:
                         found = self._label(code)
                     if found:
+                        if found is TO_BE_READ:
+                            found, _ = work_of(inner, self.is_ours)
                         label = anchor_label = found
                         anchor = inner
                         if depth < known and stack[depth] is inner:
@@ -349,7 +452,7 @@ class Recorder:
                 log((len(steps), depth))
             if not named and label:
                 trace.outermost = self._outermost(root)
-                named = True
+                named = bool(trace.outermost)
             append((began, ended, label))
 
     def _known(self, code: CodeType) -> str:
@@ -360,7 +463,7 @@ class Recorder:
         """Return the label, and what is awaited behind an awaitable that is no coroutine."""
         behind = _behind(awaitable)
         if behind is None:
-            if type(awaitable).__name__ not in _OPAQUE:
+            if type(awaitable).__name__ not in WRAPPERS:
                 self._ends.add(type(awaitable))
             return label, None
         if isinstance(behind, AsyncGeneratorType):
@@ -373,7 +476,11 @@ class Recorder:
         label = ""
         while inner is not None and not label:
             if isinstance(inner, CoroutineType):
-                label, inner = self._known(inner.cr_code), inner.cr_await
+                label = self._known(inner.cr_code)
+                if label is TO_BE_READ:
+                    work, own = work_of(inner, self.is_ours)
+                    label = work if own else ""
+                inner = inner.cr_await
             elif isinstance(inner, GeneratorType):
                 label, inner = self._known(inner.gi_code), inner.gi_yieldfrom
             else:
@@ -396,17 +503,12 @@ def _behind(awaitable: Any) -> Any:
     kind = type(awaitable)
     if kind is GeneratorType or kind is AsyncGeneratorType or kind is CoroutineType:
         return awaitable
-    if kind.__name__ in _OPAQUE:
+    if kind.__name__ in WRAPPERS:
         for referred in gc.get_referents(awaitable):
             found = _behind(referred)
             if found is not None:
                 return found
     return None
-
-
-_OPAQUE = frozenset(
-    {"async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable"}
-)
 
 
 def _behind_anyio(coroutine: Any) -> Any:
@@ -418,7 +520,7 @@ def _behind_anyio(coroutine: Any) -> Any:
     return coroutine
 
 
-def _asked_for_by_us() -> bool:
+def _asked_for_by_us(is_ours: Callable[[CodeType], bool]) -> bool:
     """Return whether code of ours asked for the task that is being made right now.
 
     Between it and the task factory stand plain functions of asyncio and AnyIO, such as ``gather``
@@ -467,6 +569,16 @@ class _Factory:
                 if task.done():  # an eager task: it is given its name after its end
                     loop.call_soon(trace.note_name_of, task)
         return task
+
+
+def traces_of_current_task() -> list[TaskTrace]:
+    """Return the traces that recorders of the running loop keep of its current task."""
+    factory = asyncio.get_running_loop().get_task_factory()
+    if not isinstance(factory, _Factory):
+        return []
+    task = asyncio.current_task()
+    found = (recorder.trace_of(task) for recorder in factory.recorders)
+    return [trace for trace in found if trace is not None]
 
 
 def attach(recorder: Recorder) -> asyncio.AbstractEventLoop:

@@ -4,14 +4,17 @@ import asyncio
 import gc
 import inspect
 import math
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from support.lab.display import show_picture
+from support.lab.lane_names import request_of
+from support.lab.marks import check_watch, watching
+from support.lab.our_code import Packages, is_ours, places_of, short_name
 from support.lab.recording import Recording
-from support.lab.trace import Recorder, attach, detach, in_scope_of, on_loop, short_name
+from support.lab.trace import Recorder, attach, detach, in_scope_of, on_loop
 from support.lab.units import ms
 
 T = TypeVar("T")
@@ -32,21 +35,29 @@ async def xray(
     title: str = "",
     against: Recording | Sequence[Recording] = (),
     server: HasLoop | None = None,
+    ours: Packages = (),
     held: float | None = None,
     unfold: bool = True,
     catch: type[BaseException] | tuple[type[BaseException], ...] = (),
+    watch: Mapping[str, Any] | None = None,
     show: bool = True,
 ) -> Recording:
     """Run ``coroutine`` as a task, record each step of it and of the tasks it makes, and draw them.
 
     Args:
         coroutine: what to run. Its task is the first lane.
-        title: the panel's heading; the coroutine's name unless given.
+        title: the panel's heading; the coroutine's name, or its request's, unless given.
         against: recordings to draw above this one, on the same time axis.
         server: a server in a thread, whose loop's tasks are drawn as lanes of their own.
+        ours: packages or modules, themselves or by name, that are installed as libraries are and
+            whose code is drawn as ours all the same: an app in site-packages, for one.
         held: a step of at least so many seconds is drawn red: it held the loop; 10 ms unless given.
         unfold: whether a task that waits in several coroutines gets a lane for each below its own.
         catch: exceptions that the experiment is meant to end with: kept as ``recording.error``.
+        watch: locks and slots by name, as in ``{"slot": semaphore}``: lanes show who holds and who
+            queues for them, ``recording.spans("holds slot")`` tells when. Anything with an async
+            ``acquire()`` and a ``release()`` or for ``async with``; a class stands for all of its
+            objects. They are as before once the recording ends.
         show: whether to draw.
 
     Returns:
@@ -54,12 +65,31 @@ async def xray(
 
     Raises:
         TypeError: ``coroutine`` is not a coroutine, ``catch`` names something that is no exception,
-            ``against`` holds something that is no recording, or ``server`` has no loop.
-        ValueError: ``held`` is not above 0, or ``server`` runs on this very loop.
+            ``against`` holds something that is no recording, ``server`` has no loop, ``ours`` holds
+            something that is neither a module nor a name, or ``watch`` names something that can't
+            be watched.
+        ValueError: ``held`` is not above 0, ``server`` runs on this very loop, ``ours`` names what
+            can't be imported here or has no Python file, or ``watch`` names one thing twice.
         Exception: whatever the coroutine raises and ``catch`` does not name.
 
-    Tasks that existed before, threads and other processes have no lane. The garbage collector rests
-    meanwhile, as it does in ``timeit``. Recording adds about half the cost of a bare step.
+    A task of a server or a client library is named after its request: ``GET /orders``, or
+    ``WS /chat``, ids left out. A name given to a task comes first, and a coroutine of ours keeps
+    its own. Where a middleware runs the rest of the app in a task, as Starlette's base class does,
+    that task is ``GET /orders inside TimingMiddleware``. A wait for ``asyncio.to_thread`` or
+    AnyIO's ``run_sync``, which a ``def`` endpoint comes down to, is called ``thread: orders``: it
+    begins with the asking, so it holds the time in which no thread was free.
+
+    A lane is dotted from its task's making to its first step, ends in an arrow where the task had
+    not ended, and is marked where the task was cancelled or a time-out of its own expired; see
+    ``recording.marks``. A lesson adds marks by :func:`~support.lab.mark` and
+    :func:`~support.lab.span`. Taking and giving back what is watched costs some 50 µs more.
+
+    Not seen, on a server's loop as on this one: tasks that existed before, a request that had begun
+    among them; callbacks of the loop, in which a server parses requests and writes to sockets; what
+    a thread does with its time, and what ``loop.run_in_executor`` waits for; other processes, such
+    as further workers. A request of an app that the lab neither serves nor calls has its name, but
+    not the moment of its answer. The garbage collector rests meanwhile, as it does in ``timeit``.
+    Recording adds about half the cost of a bare step.
     """
     __tracebackhide__ = True
     name = _checked(coroutine)
@@ -67,18 +97,25 @@ async def xray(
     above = [against] if isinstance(against, Recording) else against
     try:
         _check_options(threshold, above, server, catch)
+        watch = {} if watch is None else watch
+        check_watch(watch)
+        places = places_of(ours)
     except BaseException:
         coroutine.close()
         raise
-    recorder = Recorder()
+    recorder = Recorder(places=places)
     watched = [recorder]
     if server is not None:
-        watched.append(Recorder(everything=True, loop_number=1))
+        watched.append(Recorder(everything=True, loop_number=1, places=places))
     result: Any = None
     failure: BaseException | None = None
     root: asyncio.Task[T] | None = None
     try:
-        with _gc_at_rest(), _recording(recorder, server, watched[-1]):
+        with (
+            _gc_at_rest(),
+            _recording(recorder, server, watched[-1]),
+            watching(watch, watched),
+        ):
             root = asyncio.create_task(coroutine, context=in_scope_of(recorder))
             recorder.traces[0].ours = True
             start = perf_counter()
@@ -101,6 +138,7 @@ async def xray(
         unfold=unfold,
         result=result,
         error=failure,
+        watched=watch,
     )
     if show:
         show_xray(*above, recording)
@@ -134,7 +172,9 @@ def _checked(coroutine: Any) -> str:
         called = getattr(coroutine, "__name__", "f")
         hint = f"; call it: {called}()" if callable(coroutine) else ""
         raise TypeError(f"coroutine is {coroutine!r}; it must be a coroutine, such as f(){hint}")
-    return short_name(coroutine.__qualname__)
+    code = getattr(coroutine, "cr_code", None)
+    request = "" if code is None or is_ours(code) else request_of(coroutine)[0]
+    return request or short_name(coroutine.__qualname__)
 
 
 def _check_options(held: Any, against: Any, server: Any, catch: Any) -> None:

@@ -1,18 +1,24 @@
 """Every fault that shows without executing a lesson."""
 
 from support.project import CourseError, Lesson, Project
+from support.publishing.draft import Draft
+from support.publishing.index import index_faults
 from support.publishing.notebooks import read_notebook
+from support.publishing.rules import structure_faults
 from support.publishing.saved import saved_faults
-from support.publishing.structure import Draft, structure_faults
 
 
 def check(project: Project, wanted: list[str]) -> str:
     """Return a line that says how many of the lessons called ``wanted`` (all when empty) are sound.
 
+    When ``wanted`` is empty, the tables that lead to the lessons are checked too.
+
     Raises CourseError, a line for each fault, when one is not.
     """
     lessons = project.selection(wanted)
     faults = [f"{lesson.name}: {fault}" for lesson in lessons for fault in lesson_faults(lesson)]
+    if not wanted:
+        faults += index_faults(project)
     if faults:
         raise CourseError("\n".join(faults))
     return f"{len(lessons)} {'lesson is' if len(lessons) == 1 else 'lessons are'} sound."

@@ -1,28 +1,23 @@
 """The instructors' guide: what a workshop is made of, on one page that prints.
 
-Each fact is kept once: minutes and questions in the lessons, the syllabi in lesson 00, the usual
-wrong prediction and the usual mistakes with the checkers whose hints they are.
+Each fact is kept once: minutes and questions in the lessons, the syllabi in `support/lessons.toml`,
+the usual wrong prediction and the usual mistakes with the checkers whose hints they are.
 """
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
-from support import exercises
+from support.exercises.verdicts import ANY_EXERCISE, Exercise, Mistake
 from support.project import CourseError, Project
+from support.publishing.draft import Draft, minutes
+from support.publishing.index import Index, heading, read_index, syllabi_table
 from support.publishing.notebooks import read_notebook
-from support.publishing.structure import PRESENTING, Draft, minutes
-
-if TYPE_CHECKING:
-    from support.exercises import Exercise, Mistake
+from support.publishing.rules.slides import PRESENTING
 
 SYLLABI = "Three syllabi"
-SUM = "Sum"
-NUMBER = re.compile(r"\d\d")
 
 INTRODUCTION = """\
 A lesson is presented from JupyterLab. `course` stands for `python3 -m uv run course` here, or for
@@ -77,90 +72,39 @@ code {{ overflow-wrap: anywhere; }}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Syllabus:
-    """One way through the course: ``minutes`` by the lesson's number, and the stated ``total``."""
-
-    name: str
-    minutes: dict[str, int]
-    total: int
-
-
-def syllabi(project: Project) -> list[Syllabus]:
-    """Return the syllabi of lesson 00's table, in its order.
-
-    Raises CourseError when the table is missing or holds something that is no number.
-    """
-    first = project.lesson("00")
-    section = Draft(first, read_notebook(first.path)).section(SYLLABI)
-    lines = section.cells[0]["source"].splitlines() if section else []
-    rows = [_columns(line) for line in lines if line.startswith("|")]
-    if len(rows) < 3:
-        raise CourseError(f"{first.name} has no table under '## {SYLLABI}'.")
-    heads, body = rows[0], rows[2:]
-    found = [Syllabus(name, {}, 0) for name in heads[1:]]
-    for first_column, *numbers in body:
-        for place, number in enumerate(numbers):
-            if number and not number.isdigit():
-                raise CourseError(f"{first.name}: {number!r} under '## {SYLLABI}' is no number.")
-            if not number:
-                continue
-            one = found[place]
-            if first_column == SUM:
-                found[place] = Syllabus(one.name, one.minutes, int(number))
-            else:
-                one.minutes[_number(first_column)] = int(number)
-    return found
-
-
-def _columns(line: str) -> list[str]:
-    return [column.strip() for column in line.strip().strip("|").split("|")]
-
-
-def _number(cell: str) -> str:
-    match = NUMBER.search(cell)
-    if match is None:
-        raise CourseError(f"{cell!r} under '## {SYLLABI}' names no lesson.")
-    return match[0]
-
-
 def guide_text(project: Project) -> str:
     """Return the guide as Markdown."""
+    from support.exercises.catalogue import EXERCISES  # imports every checker: not for each verb
+
     drafts = [Draft(lesson, read_notebook(lesson.path)) for lesson in project.lessons()]
     return "\n".join(
         [
             "# Instructors' guide",
             "",
             INTRODUCTION,
-            *_syllabi_lines(syllabi(project), drafts),
-            *_lesson_lines(drafts),
+            *_syllabi_lines(read_index(project), drafts),
+            *_lesson_lines(drafts, EXERCISES),
             "## In any exercise",
             "",
-            *_mistake_lines(exercises.ANY_EXERCISE),
+            *_mistake_lines(ANY_EXERCISE),
             "",
         ]
     )
 
 
-def _syllabi_lines(ways: list[Syllabus], drafts: list[Draft]) -> Iterator[str]:
+def _syllabi_lines(index: Index, drafts: list[Draft]) -> Iterator[str]:
     yield f"## {SYLLABI}"
     yield ""
-    yield f"| Lesson | {' | '.join(way.name for way in ways)} |"
-    yield f"|---|{'---:|' * len(ways)}"
-    for draft in drafts:
-        spent = [str(way.minutes.get(draft.lesson.number, "")) for way in ways]
-        if any(spent):
-            yield f"| {_heading(draft)} | {' | '.join(spent)} |"
-    yield f"| {SUM} | {' | '.join(str(way.total) for way in ways)} |"
+    yield from syllabi_table(index, {draft.lesson.name: draft for draft in drafts})
     yield ""
     yield "In minutes. Where a lesson has more than it states, the rest is for its exercise;"
     yield "what is missing is for reading at home."
     yield ""
 
 
-def _lesson_lines(drafts: list[Draft]) -> Iterator[str]:
+def _lesson_lines(drafts: list[Draft], exercises: dict[str, Exercise]) -> Iterator[str]:
     for draft in drafts:
-        yield f"## {_heading(draft)}"
+        yield f"## {heading(draft)}"
         yield ""
         yield f"{minutes(draft)} minutes."
         yield ""
@@ -168,13 +112,9 @@ def _lesson_lines(drafts: list[Draft]) -> Iterator[str]:
         for note in draft.notes:
             yield f"**While you show it:** {note['source'].removeprefix(PRESENTING)}"
             yield ""
-        exercise = exercises.EXERCISES.get(draft.lesson.number)
+        exercise = exercises.get(draft.lesson.number)
         if exercise is not None:
             yield from _exercise_lines(exercise)
-
-
-def _heading(draft: Draft) -> str:
-    return f"{draft.lesson.number} · {draft.title}"
 
 
 def _questions(draft: Draft) -> Iterator[str]:
@@ -185,7 +125,7 @@ def _questions(draft: Draft) -> Iterator[str]:
         yield ""
 
 
-def _exercise_lines(exercise: "Exercise") -> Iterator[str]:
+def _exercise_lines(exercise: Exercise) -> Iterator[str]:
     yield f"**The usual wrong prediction.** {exercise.usual_wrong_prediction}"
     yield ""
     yield f"**The exercise.** {exercise.task}"
@@ -194,7 +134,7 @@ def _exercise_lines(exercise: "Exercise") -> Iterator[str]:
     yield ""
 
 
-def _mistake_lines(mistakes: "Iterable[Mistake]") -> Iterator[str]:
+def _mistake_lines(mistakes: Iterable[Mistake]) -> Iterator[str]:
     yield "| A learner who | What to say |"
     yield "|---|---|"
     for mistake in mistakes:

@@ -17,9 +17,9 @@ from typing import Any
 from nbformat import NotebookNode
 
 from support.project import CourseError, Lesson, Project
+from support.publishing.draft import Draft, slide_type
 from support.publishing.notebooks import read_notebook, write_notebook
 from support.publishing.saved import outputs, saved_faults
-from support.publishing.structure import Draft, slide_type
 
 TITLE = "Async patterns for FastAPI"
 LEAD_ENDS = "## Ways in"

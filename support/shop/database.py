@@ -1,15 +1,44 @@
 """An engine whose SQLite file answers as if it stood across a network.
 
-SQLite answers in microseconds, so nothing is gained by asking two questions at once. Here each
-statement first waits for `round_trip` seconds in its connection's own thread, with the GIL
-released (what `sqlite3.Connection.set_trace_callback` sets is called there before a statement
-runs). Such waits overlap only across connections, hold a place in the pool, and cannot be
-interrupted: like those of a database server. Transaction control (BEGIN, COMMIT, ROLLBACK,
-savepoints) and PRAGMA do not wait.
+SQLite answers in microseconds, so nothing is gained by asking two questions at once. Here what a
+server would have to answer first waits for `round_trip` seconds in its connection's own thread,
+with the GIL released. Such waits overlap only across connections, hold a place in the pool, and
+cannot be interrupted.
 
-One execution in SQLAlchemy is one round trip, whatever it makes SQLite do: an `executemany`, the
-triggers it fires and the statements inside a full-text index add none. SQLAlchemy's pre-ping is one
-too. Fetching more rows of a running statement is none.
+**What waits.** The round trips are those that SQLAlchemy 2.1 with asyncpg 0.32 makes to PostgreSQL
+15, counted by a proxy that stands between them (`tests/shop/test_round_trips.py` counts them again,
+and compares them with the shop's):
+
+| what a session does | trips |
+| --- | --- |
+| opens and closes, or only calls `connection()` | 0 |
+| n statements, then closes (BEGIN, n, ROLLBACK) or commits (BEGIN, n, COMMIT) | n + 2 |
+| an `executemany`, or an INSERT of many objects, up to 1,000 rows | 1, as a statement |
+| a savepoint and its release | 2 more |
+| n statements under `isolation_level="AUTOCOMMIT"` | n |
+| a pre-ping (BEGIN, an empty statement, ROLLBACK) | 3 more |
+
+BEGIN goes with the first statement, and nothing is begun or ended before it. A connection that goes
+back to the pool with its transaction open is rolled back there, for the same trip.
+
+**What does not wait**, and does across a network:
+
+- connecting: 2 trips, more with a password, TLS or an older asyncpg;
+- preparing a statement: 1 trip, the first time that a connection meets it;
+- fetching more of a streamed result: a trip for each batch of rows;
+- a statement that does not parse: here it never leaves;
+- giving up: asyncpg cancels the statement at the server, by one more connection, and the pool
+  connects anew. A statement here runs on to its end, and then its connection is closed;
+- transaction control that is written out as a statement, and PRAGMA, which is SQLite's alone.
+
+A trip waits whole before its statement runs, and takes as long for a megabyte as for a byte.
+
+A connection that is closed in the middle of a write gives SQLite's lock back at once, as a server
+does. Without this module it may not: the standard library's `close` leaves the transaction open as
+long as a cursor of the cancelled statement is alive, which may be until garbage is collected.
+
+One execution in SQLAlchemy is one trip whatever it makes SQLite do: the triggers it fires and the
+statements inside a full-text index add none.
 """
 
 from __future__ import annotations
@@ -19,9 +48,8 @@ import sqlite3
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,24 +57,18 @@ from typing import Any, Final
 from sqlalchemy import URL, event
 from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import (
-    AsyncAdaptedQueuePool,
-    ConnectionPoolEntry,
-    Pool,
-    PoolProxiedConnection,
-    QueuePool,
-)
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from support.shop import checks
+from support.shop.counting import CountingDatabase
 from support.shop.errors import ShopClosedError
 
-POOL_SIZE: Final = 20
-MAX_OVERFLOW: Final = 0
-POOL_TIMEOUT: Final = 5.0
 BUSY_TIMEOUT: Final = 5.0
+PING_TRIPS: Final = 3
+"""Round trips of a pre-ping: BEGIN, the statement, ROLLBACK."""
 
-_FREE: Final = ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "PRAGMA")
-_LONGEST_FREE: Final = max(map(len, _FREE))
+_FREE: Final = ("BEGIN", "COMMIT", "END", "ROLLBACK", "PRAGMA")
+_SAVEPOINTS: Final = ("SAVEPOINT", "RELEASE", "ROLLBACK TO")
 _LINK: Final = "support.shop.link"
 
 
@@ -56,8 +78,10 @@ class _Link:
     def __init__(self) -> None:
         self.thread: threading.Thread | None = None
         self.connection: sqlite3.Connection | None = None
+        self.lent = False
         self.executing = False
         self.paid = False
+        self.begun = False
         self.closing = False
 
     @property
@@ -74,8 +98,35 @@ class _Link:
             self.connection.close()
 
 
-class Database:
-    """An `AsyncEngine` on a SQLite file, with a round trip and counters.
+class _Connection(sqlite3.Connection):
+    """A connection for which ending a transaction is a round trip, and closing it ends one.
+
+    The driver calls these methods in the connection's own thread. SQLite begins a transaction when
+    something is to be written; a server has one to end after any statement.
+    """
+
+    def __init__(self, *args: Any, end: Callable[[], None], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._end = end
+
+    def commit(self) -> None:
+        self._end()
+        super().commit()
+
+    def rollback(self) -> None:
+        self._end()
+        super().rollback()
+
+    def close(self) -> None:
+        # SQLite keeps a closed connection, and the lock of its transaction, for as long as a cursor
+        # is alive: here that of a cancelled statement, until garbage is collected.
+        with suppress(sqlite3.Error):
+            super().rollback()
+        super().close()
+
+
+class Database(CountingDatabase):
+    """An `AsyncEngine` on a SQLite file, with round trips and counters.
 
     Attributes:
         engine: the engine, to be used as any other.
@@ -87,56 +138,33 @@ class Database:
         path: Path,
         *,
         round_trip: float = 0.0,
-        pool_size: int = POOL_SIZE,
-        max_overflow: int = MAX_OVERFLOW,
-        pool_timeout: float = POOL_TIMEOUT,
-        pool_pre_ping: bool = False,
-        poolclass: type[Pool] | None = None,
         wal: bool = True,
         busy_timeout: float = BUSY_TIMEOUT,
         foreign_keys: bool = True,
+        **pool: Any,
     ) -> None:
         """Build the engine; no connection of its own is opened before the first statement.
 
-        Arguments are those of `sqlalchemy.create_engine`, times in seconds. A `poolclass` that
-        does not queue (`NullPool`, `StaticPool`) leaves size, overflow and timeout unused.
-        `wal` is the file's journal mode; `busy_timeout` and `foreign_keys` are set on each
+        `pool` are the pool's arguments, those of `sqlalchemy.create_engine`, times in seconds. A
+        `poolclass` that does not queue (`NullPool`, `StaticPool`) leaves size, overflow and timeout
+        unused. `wal` is the file's journal mode; `busy_timeout` and `foreign_keys` are set on each
         connection.
 
         Raises:
             TypeError, ValueError: an argument is of the wrong type or out of range.
             sqlite3.OperationalError: the file cannot be written.
         """
+        super().__init__(**pool)
         self.path = path
         self.round_trip = round_trip
-        self.pool_size = checks.count("pool_size", pool_size, at_least=1)
-        checks.count("max_overflow", max_overflow, at_least=-1)
         self._setup = _setup_script(
             wal=checks.flag("wal", wal),
             busy_timeout=checks.seconds("busy_timeout", busy_timeout),
             foreign_keys=checks.flag("foreign_keys", foreign_keys),
         )
-        self._lock = threading.Lock()
-        self._statements = 0
-        self._out: dict[int, tuple[_Link, weakref.ref[PoolProxiedConnection]]] = {}
-        self._closed = False
-        self._peak = 0
         self._links: list[_Link] = []
-
-        poolclass = poolclass or AsyncAdaptedQueuePool
-        self.pooled = issubclass(poolclass, QueuePool)
-        sizes: dict[str, Any] = {}
-        if self.pooled:
-            sizes = {
-                "pool_size": self.pool_size,
-                "max_overflow": max_overflow,
-                "pool_timeout": checks.seconds("pool_timeout", pool_timeout),
-            }
         self.engine: AsyncEngine = create_async_engine(
-            URL.create("sqlite+aiosqlite", database=str(path)),
-            poolclass=poolclass,
-            pool_pre_ping=checks.flag("pool_pre_ping", pool_pre_ping),
-            **sizes,
+            URL.create("sqlite+aiosqlite", database=str(path)), **self._pool_options
         )
         self._listen()
         if wal:
@@ -145,8 +173,13 @@ class Database:
                 connection.execute("PRAGMA journal_mode = WAL")
 
     @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    @property
     def round_trip(self) -> float:
-        """Seconds that each statement waits before it runs; may be set at any time, 0 is none."""
+        """Seconds that each round trip waits; may be set at any time, 0 is none."""
         return self._round_trip
 
     @round_trip.setter
@@ -154,50 +187,9 @@ class Database:
         self._round_trip = checks.seconds("round_trip", value)
 
     @property
-    def statements(self) -> int:
-        """Statements sent since the last reset: those that wait for a round trip."""
-        return self._statements
-
-    @property
-    def checked_out(self) -> int:
-        """Connections in use at this moment."""
-        return len(self._out)
-
-    @property
-    def peak_checked_out(self) -> int:
-        """The most connections in use at once since the last reset."""
-        return self._peak
-
-    def reset_counters(self) -> None:
-        """Count `statements` from 0 again, and `peak_checked_out` from what is checked out now."""
-        with self._lock:
-            self._statements = 0
-            self._peak = len(self._out)
-
-    async def warm(self, connections: int | None = None) -> None:
-        """Open that many pooled connections, `pool_size` if not said; no counter moves.
-
-        A pool that keeps nothing (`NullPool`) has nothing to warm.
-
-        Raises:
-            TypeError, ValueError: `connections` is not a whole number from 1 to `pool_size`.
-        """
-        if connections is None:
-            connections = self.pool_size
-        checks.count("connections", connections, at_least=1, at_most=self.pool_size)
-        if not self.pooled:
-            return
-        peak = self._peak
-        opened = [self.engine.connect() for _ in range(connections)]
-        try:
-            for connection in opened:
-                await connection.start()
-        finally:
-            for connection in opened:
-                if connection.sync_connection is not None:
-                    await connection.close()
-            with self._lock:
-                self._peak = max(peak, len(self._out))
+    def round_trips(self) -> int:
+        """Round trips since the last reset: statements, and BEGIN, COMMIT and ROLLBACK."""
+        return self._round_trips
 
     async def close(self) -> None:
         """Dispose the engine, close connections still in use, and wait for every thread to end.
@@ -220,24 +212,23 @@ class Database:
         if forgotten:
             warnings.warn(
                 f"{forgotten} database connection(s) were still checked out "
-                f"when {self.path.name} was closed",
+                f"when {self.name} was closed",
                 ResourceWarning,
                 stacklevel=2,
             )
 
     def _invalidate_checked_out(self) -> None:
-        for link, reference in list(self._out.values()):
-            proxy = reference()
+        for record, proxy in self._in_use():
             # One that is being closed already is left alone: aiosqlite ends a thread once only, and
             # whoever asks a second time waits for ever.
-            if proxy is not None and proxy.is_valid and not link.closing:
+            link = record.info.get(_LINK)
+            if link is not None and not link.closing:
                 proxy.invalidate()
 
     def _listen(self) -> None:
+        super()._listen()
         engine = self.engine.sync_engine
         event.listen(engine, "do_connect", self._on_do_connect)
-        event.listen(engine, "checkout", self._on_checkout)
-        event.listen(engine, "checkin", self._on_checkin)
         event.listen(engine, "close", _on_close)
         event.listen(engine, "before_cursor_execute", _on_execute)
         event.listen(engine, "after_cursor_execute", _on_executed)
@@ -247,7 +238,7 @@ class Database:
         self, _dialect: object, record: ConnectionPoolEntry, _args: object, options: dict[str, Any]
     ) -> None:
         if self._closed:
-            raise ShopClosedError(self.path.name)
+            raise ShopClosedError(self.name)
         link = record.info[_LINK] = _Link()
         with self._lock:
             for known in self._links:
@@ -260,51 +251,66 @@ class Database:
     def _connect(self, link: _Link, *args: Any, **options: Any) -> sqlite3.Connection:
         with self._lock:
             if self._closed:
-                raise sqlite3.OperationalError(f"{self.path.name} is closed")
+                raise sqlite3.OperationalError(f"{self.name} is closed")
             link.thread = threading.current_thread()
-        link.connection = connection = sqlite3.Connection(*args, **options)
+        end = partial(self._end, link)
+        link.connection = connection = _Connection(*args, end=end, **options)
         try:
             connection.executescript(self._setup)
         except sqlite3.Error:
             connection.close()
             raise
-        connection.set_trace_callback(self._payer(link))
+        connection.set_trace_callback(partial(self._pay, link))
         return connection
 
     def _on_checkout(
-        self, _connection: object, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
+        self, connection: object, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
     ) -> None:
-        with self._lock:
-            self._out[id(record)] = record.info[_LINK], weakref.ref(proxy)
-            self._peak = max(self._peak, len(self._out))
+        record.info[_LINK].lent = True
+        super()._on_checkout(connection, record, proxy)
 
-    def _on_checkin(self, _connection: object, record: ConnectionPoolEntry) -> None:
-        with self._lock:
-            self._out.pop(id(record), None)
-        if self._closed:
-            record.invalidate()
+    def _on_checkin(self, connection: object, record: ConnectionPoolEntry) -> None:
+        if link := record.info.get(_LINK):
+            link.lent = False
+        super()._on_checkin(connection, record)
 
-    def _payer(self, link: _Link) -> Callable[[str], None]:
-        def pay(statement: str) -> None:
-            if _is_free(statement):
-                return
+    def _pay(self, link: _Link, statement: str) -> None:
+        """Wait for what is about to run. SQLite calls this in the connection's thread."""
+        start = statement.lstrip()[:20].upper()
+        if start.startswith(_SAVEPOINTS):
             if link.executing:
-                if link.paid:
-                    return
+                self._wait(trips=self._begin(link) + 1)
+        elif start.startswith(_FREE):
+            pass
+        elif link.executing:
+            if not link.paid:
                 link.paid = True
-            elif statement.startswith("--"):
-                # A full-text index at work inside a statement that has been paid for.
-                return
-            with self._lock:
-                self._statements += 1
-            if self._round_trip:
-                time.sleep(self._round_trip)
+                self._wait(statements=1, trips=self._begin(link) + 1)
+        elif not statement.startswith("--"):
+            # Not SQLAlchemy's execution: its pre-ping, or somebody on the driver's connection. What
+            # starts with a comment is a full-text index at work inside a statement that has paid.
+            self._wait(statements=1, trips=1 if link.lent else PING_TRIPS)
 
-        return pay
+    def _begin(self, link: _Link) -> int:
+        """Return how many trips go before the connection's next statement: BEGIN's, or none."""
+        autocommit = link.connection is not None and link.connection.isolation_level is None
+        if link.begun or autocommit:
+            return 0
+        link.begun = True
+        return 1
 
+    def _end(self, link: _Link) -> None:
+        """Wait for COMMIT or ROLLBACK, if there is a transaction to end."""
+        if link.begun:
+            link.begun = False
+            self._wait(trips=1)
 
-def _is_free(statement: str) -> bool:
-    return statement.lstrip()[:_LONGEST_FREE].upper().startswith(_FREE)
+    def _wait(self, *, trips: int, statements: int = 0) -> None:
+        with self._lock:
+            self._statements += statements
+            self._round_trips += trips
+        if self._round_trip:
+            time.sleep(trips * self._round_trip)
 
 
 def _setup_script(*, wal: bool, busy_timeout: float, foreign_keys: bool) -> str:

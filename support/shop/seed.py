@@ -1,14 +1,15 @@
 """The shop's contents, the same each time: all of it is a function of a row's number.
 
-Users are written by one recursive INSERT ... SELECT, so that half a million take a second or two.
-Products, orders and items are few and come from Python.
+Into SQLite users are written by one recursive INSERT ... SELECT, so that half a million take a
+second or two. Products, orders and items are few and come from Python, and into another database
+the same users do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -57,6 +58,10 @@ _THINGS: Final = _words(
     "basket blanket bowl candle chair clock cup desk frame jug kettle lamp mirror mug notebook "
     "pan pillow plate rug shelf stool table teapot towel tray umbrella vase"
 )
+_STORED: Final[dict[type, Callable[[Any], Any]]] = {
+    UUID: lambda value: value.hex,
+    datetime: lambda value: f"{value:%Y-%m-%d %H:%M:%S.%f}",
+}
 _STATUSES: Final = ("paid", "shipped", "shipped", "pending")
 
 
@@ -70,14 +75,50 @@ class SeededProduct(NamedTuple):
     featured: bool
 
 
+class SeededUser(NamedTuple):
+    """A user as seeded: the columns of `users`."""
+
+    id: UUID
+    name: str
+    email: str
+    created_at: datetime
+
+
+class SeededOrder(NamedTuple):
+    """An order as seeded: the columns of `orders`, `total` in cents."""
+
+    id: UUID
+    user_id: UUID
+    total: int
+    status: str
+    created_at: datetime
+
+
+class SeededItem(NamedTuple):
+    """A line of an order as seeded: the columns of `order_items`, `unit_price` in cents."""
+
+    order_id: UUID
+    product_id: UUID
+    quantity: int
+    unit_price: int
+
+
 def seeded_user_id(number: int) -> UUID:
     """Return the id of the user with that number; the first is 1.
 
     Ids are UUIDs of version 7, in the order of the numbers.
     """
-    instant, place = divmod(number - 1, USERS_PER_INSTANT)
-    at = FIRST_USER_AT + timedelta(seconds=instant * SECONDS_BETWEEN_INSTANTS)
-    return _uuid(at, place, number)
+    place = (number - 1) % USERS_PER_INSTANT
+    return _uuid(_created_at(number), place, number)
+
+
+def seeded_users(count: int) -> Iterator[SeededUser]:
+    """Yield the first `count` users, as `fill` writes them by SQL."""
+    for n in range(1, count + 1):
+        first = _FIRST_NAMES[n % len(_FIRST_NAMES)]
+        last = _LAST_NAMES[n * 7 % len(_LAST_NAMES)]
+        name, email = f"{first} {last}", f"user{n}@example.com"
+        yield SeededUser(seeded_user_id(n), name, email, _created_at(n))
 
 
 def seeded_products(count: int) -> list[SeededProduct]:
@@ -92,6 +133,32 @@ def seeded_products(count: int) -> list[SeededProduct]:
         )
         for n in range(count)
     ]
+
+
+def seeded_orders(
+    users: int, catalogue: Sequence[SeededProduct]
+) -> tuple[list[SeededOrder], list[SeededItem]]:
+    """Return the orders of the first `users` users, and their items; no products, no orders."""
+    orders: list[SeededOrder] = []
+    items: list[SeededItem] = []
+    if not catalogue:
+        return orders, items
+    for buyer in range(1, min(users, BUYERS_AT_MOST) + 1):
+        if buyer % 4 == 0:
+            continue
+        user_id = seeded_user_id(buyer)
+        for _ in range(1 + buyer * 5 % 8):
+            number = len(orders)
+            created_at = FIRST_ORDER_AT + timedelta(minutes=7 * number)
+            order_id = _uuid(created_at, 1, number)
+            total = 0
+            for product in _basket(number, catalogue):
+                quantity = 1 + number % 3
+                items.append(SeededItem(order_id, product.id, quantity, product.price))
+                total += quantity * product.price
+            status = _STATUSES[number % len(_STATUSES)]
+            orders.append(SeededOrder(order_id, user_id, total, status, created_at))
+    return orders, items
 
 
 async def fill(path: Path, *, users: int, products: int) -> None:
@@ -121,7 +188,7 @@ def _write(path: Path, users: int, products: int) -> None:
 def _write_tables(
     connection: sqlite3.Connection, users: int, catalogue: list[SeededProduct]
 ) -> None:
-    orders, items = _orders(min(users, BUYERS_AT_MOST), catalogue)
+    orders, items = seeded_orders(users, catalogue)
     # Nobody else reads the file yet, and a half-written one is thrown away.
     connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
     connection.execute("PRAGMA cache_size = -200000")
@@ -129,20 +196,25 @@ def _write_tables(
     _insert_users(connection, users)
     connection.executemany(
         "INSERT INTO products (id, name, price, stock, featured) VALUES (?, ?, ?, ?, ?)",
-        [(p.id.hex, p.name, p.price, p.stock, p.featured) for p in catalogue],
+        map(_as_stored, catalogue),
     )
     connection.executemany(
         "INSERT INTO orders (id, user_id, total, status, created_at) VALUES (?, ?, ?, ?, ?)",
-        orders,
+        map(_as_stored, orders),
     )
     connection.executemany(
         "INSERT INTO order_items (order_id, product_id, quantity, unit_price) VALUES (?, ?, ?, ?)",
-        items,
+        map(_as_stored, items),
     )
     connection.commit()
     # An index built over rows that are there is sorted once, not row by row.
     indexes = [index for table in Base.metadata.sorted_tables for index in table.indexes]
     connection.executescript(";".join(_ddl(CreateIndex, indexes)))
+
+
+def _as_stored(row: Iterable[Any]) -> list[Any]:
+    """Return a row as SQLAlchemy's types store it in SQLite."""
+    return [_STORED.get(type(value), lambda value: value)(value) for value in row]
 
 
 def _insert_users(connection: sqlite3.Connection, count: int) -> None:
@@ -182,30 +254,12 @@ def _insert_users(connection: sqlite3.Connection, count: int) -> None:
     )
 
 
-def _orders(buyers: int, catalogue: list[SeededProduct]) -> tuple[list[Any], list[Any]]:
-    orders: list[tuple[str, str, int, str, str]] = []
-    items: list[tuple[str, str, int, int]] = []
-    if not catalogue:
-        return orders, items
-    for buyer in range(1, buyers + 1):
-        if buyer % 4 == 0:
-            continue
-        user_id = seeded_user_id(buyer).hex
-        for _ in range(1 + buyer * 5 % 8):
-            number = len(orders)
-            created_at = FIRST_ORDER_AT + timedelta(minutes=7 * number)
-            order_id = _uuid(created_at, 1, number).hex
-            total = 0
-            for product in _basket(number, catalogue):
-                quantity = 1 + number % 3
-                items.append((order_id, product.id.hex, quantity, product.price))
-                total += quantity * product.price
-            status = _STATUSES[number % len(_STATUSES)]
-            orders.append((order_id, user_id, total, status, f"{created_at:%Y-%m-%d %H:%M:%S.%f}"))
-    return orders, items
+def _created_at(number: int) -> datetime:
+    instant = (number - 1) // USERS_PER_INSTANT
+    return FIRST_USER_AT + timedelta(seconds=instant * SECONDS_BETWEEN_INSTANTS)
 
 
-def _basket(number: int, catalogue: list[SeededProduct]) -> Iterator[SeededProduct]:
+def _basket(number: int, catalogue: Sequence[SeededProduct]) -> Iterator[SeededProduct]:
     size = min(1 + number % 4, len(catalogue))
     for line in range(size):
         yield catalogue[(number * 17 + line) % len(catalogue)]

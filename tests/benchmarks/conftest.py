@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from support.project import Project
-from support.publishing.structure import TOP_LEVEL_AWAIT
+from support.publishing.draft import TOP_LEVEL_AWAIT
 
 
 @dataclass

@@ -9,8 +9,8 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
 from support.project import Lesson, Project
+from support.publishing.draft import tags
 from support.publishing.notebooks import read_notebook
-from support.publishing.structure import tags
 
 pytestmark = pytest.mark.benchmark
 

@@ -19,8 +19,9 @@ from support.shop import Shop, open_shop
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
 REQUESTS = 40
-WAIT = 0.05  # seconds
-LONG_WAIT = 0.2  # seconds: twenty requests at once are wait-bound only well above their work
+TRIPS = 3  # of a request: BEGIN, the SELECT, ROLLBACK
+ROUND_TRIP = 0.02  # seconds
+LONG_TRIP = 0.07  # seconds: twenty requests at once are wait-bound only well above their work
 SIZES = (1, 5, 20)
 ROUNDS = 5
 LOANS = 200
@@ -59,29 +60,29 @@ async def test_requests_take_as_many_waits_as_the_pool_makes_groups(
     waits = {f"pool of {size}": _waits(size) for size in SIZES} | {"no pool": 1}
     async with _shops() as shops:
         for shop in shops.values():
-            shop.round_trip = WAIT
+            shop.round_trip = ROUND_TRIP
         timing = await compare(
             {name: functools.partial(burst, shop, REQUESTS) for name, shop in shops.items()},
             repeat=ROUNDS,
-            ideal={name: waits[name] * WAIT for name in shops},
+            ideal={name: waits[name] * TRIPS * ROUND_TRIP for name in shops},
             show=False,
         )
         twenty = shops["pool of 20"]
         began = time.process_time()
         await burst(twenty, REQUESTS)
         work = time.process_time() - began
-        twenty.round_trip = LONG_WAIT
+        twenty.round_trip = LONG_TRIP
         longer = await compare(
             {"twenty": functools.partial(burst, twenty, REQUESTS)},
             repeat=ROUNDS,
-            ideal={"twenty": _waits(20) * LONG_WAIT},
+            ideal={"twenty": _waits(20) * TRIPS * LONG_TRIP},
             show=False,
         )
-    with figures("lesson 07, 40 requests at once, waits of 50 ms") as table:
+    with figures("lesson 07, 40 requests at once, 20 ms away") as table:
         table.at_most("one connection, of 40 waits", timing.of_ideal("pool of 1"), 1.2)
         table.at_most("five connections, of 8 waits", timing.of_ideal("pool of 5"), 1.2)
         table.only("twenty connections, of 2 waits", timing.of_ideal("pool of 20"))
-        table.at_most("twenty connections, of 2 waits of 200 ms", longer.of_ideal("twenty"), 1.2)
+        table.at_most("twenty connections, of 2 waits, 70 ms away", longer.of_ideal("twenty"), 1.2)
         table.only("twenty, processor time of 40 requests", work * 1000, "ms")
         table.only("NullPool, of 1 wait", timing.of_ideal("no pool"))
         table.only("one connection, of five", timing.ratio("pool of 1", "pool of 5"))

@@ -8,8 +8,9 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from support.project import Project
+from support.publishing.draft import Draft
 from support.publishing.notebooks import read_notebook
-from support.publishing.structure import ROOM, SLIDE_HEIGHT, Draft, slide_show
+from support.publishing.rules.slides import ROOM, SLIDE_HEIGHT, slide_show
 
 pytestmark = pytest.mark.browser
 

@@ -134,6 +134,15 @@ def test_check_names_each_fault_on_stderr_and_exits_with_1(course: Project) -> N
     assert "11_streaming" not in result.stderr
 
 
+def test_new_and_index_say_what_is_wrong_in_one_sentence(course: Project) -> None:
+    result = runner.invoke(app, ["new", "Retry storm"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("name is 'Retry storm'; it must be small letters")
+    result = runner.invoke(app, ["index"])
+    assert result.exit_code == 1
+    assert result.stderr == "README.md cannot be read: No such file or directory.\n"
+
+
 def test_the_version_is_that_of_pyproject() -> None:
     text = (Project.here().root / "pyproject.toml").read_text(encoding="utf-8")
     assert (

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from support.project import Project
+from support.publishing.draft import TOP_LEVEL_AWAIT
 from support.publishing.notebooks import read_notebook
-from support.publishing.structure import TOP_LEVEL_AWAIT
 
 BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("test_lesson_*.py"))
 

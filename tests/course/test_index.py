@@ -10,16 +10,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from support.project import Lesson, Project
+from support.publishing.draft import Draft, linked_lessons, minutes
+from support.publishing.index import index_faults
+from support.publishing.markdown import links, prose
 from support.publishing.notebooks import read_notebook
 from support.publishing.readme import PICTURE, picture_faults
-from support.publishing.structure import (
-    SLIPPERY,
-    Draft,
-    linked_lessons,
-    links,
-    minutes,
-    prose,
-)
+from support.publishing.rules.wording import SLIPPERY
 from support.pythons import NEWEST, OLDEST, TESTED
 
 ROW = re.compile(
@@ -77,7 +73,7 @@ def test_the_readme_shows_the_two_commands_first(readme: str) -> None:
 
 
 def test_the_readme_links_to_files_that_exist(course: Project, readme: str) -> None:
-    relative = [target.partition("#")[0] for target in links(readme) if "://" not in target]
+    relative = [link.target.partition("#")[0] for link in links(readme) if "://" not in link.target]
     assert [target for target in relative if target and not (course.root / target).exists()] == []
 
 
@@ -93,6 +89,10 @@ def test_the_map_in_lesson_00_names_every_lesson_and_no_other(course: Project) -
     named = linked_lessons(text)
     assert sorted({first.name, *named}) == [lesson.name for lesson in course.lessons()]
     assert len(named) == len(set(named)), "a lesson is named twice in the map"
+
+
+def test_the_tables_that_lead_to_lessons_say_what_lessons_toml_says(course: Project) -> None:
+    assert index_faults(course) == []
 
 
 def test_the_readme_shows_the_picture_that_its_lesson_has_saved(

@@ -4,9 +4,11 @@ import pytest
 
 from support.project import LESSON_NAME, Lesson, Project
 from support.publishing.check import check, lesson_faults
+from support.publishing.draft import Draft
 from support.publishing.notebooks import notebook_text, read_notebook
+from support.publishing.rules import RULES
+from support.publishing.rules.rule import Rule
 from support.publishing.saved import saved_faults
-from support.publishing.structure import RULES, Draft, Rule
 
 
 def test_what_is_saved_is_sound(lesson: Lesson) -> None:

@@ -76,3 +76,20 @@ def in_lesson() -> Callable[[str], Awaitable[SimpleNamespace]]:
 def source_of() -> Callable[[str, str], str]:
     """Return the source of a lesson's cell by its tag."""
     return notebook_cell
+
+
+@pytest.fixture
+def written() -> Callable[[str, str], dict[str, Any]]:
+    """Return the names that an answer sets, given its lesson and the source that a learner wrote.
+
+    The answer has the imports of its lesson's set-up cell, as in the notebook; what else it needs
+    it imports itself.
+    """
+
+    def names(lesson: str, source: str) -> dict[str, Any]:
+        found: dict[str, Any] = {"__name__": "__main__"}
+        exec(imports_of(notebook_cell(lesson, "setup")), found)
+        exec(compile(source, "<answer>", "exec"), found)
+        return found
+
+    return names

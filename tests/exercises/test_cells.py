@@ -1,33 +1,17 @@
 """What a learner and an author meet: the stub, the check, the solution, and the records."""
 
+import ast
 import re
+from importlib import import_module
 
 import pytest
 
-from support.exercises import ANY_EXERCISE, EXERCISES, Verdict
+from support.exercises.catalogue import EXERCISES
+from support.exercises.verdicts import ANY_EXERCISE, Verdict
 
 pytestmark = pytest.mark.anyio
 
-UNTOUCHED = {
-    "01": "untouched",
-    "02": "one-by-one",
-    "03": "false-is-saved",
-    "04": "one-by-one",
-    "05": "one-by-one",
-    "06": "deaf-while-idle",
-    "07": "too-many-connections",
-    "08": "client-per-call",
-    "09": "says-completed",
-    "10": "untouched",
-    "11": "untouched",
-    "12": "silent",
-    "13": "no-diagnosis",
-}
 LESSONS = sorted(EXERCISES)
-
-
-def test_every_exercise_has_a_stub_here() -> None:
-    assert sorted(UNTOUCHED) == LESSONS
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -38,7 +22,7 @@ async def test_the_stub_runs_and_its_check_says_what_is_missing(lesson, in_lesso
     verdict = await notebook.run("check")
 
     assert isinstance(verdict, Verdict)
-    assert (verdict.passed, verdict.mistake) == (False, UNTOUCHED[lesson])
+    assert (verdict.passed, verdict.mistake) == (False, EXERCISES[lesson].stub)
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -73,10 +57,18 @@ def test_mistakes_are_records_that_a_guide_can_print(lesson) -> None:
     for values in zip(*((m.name, m.looks_like, m.hint) for m in mistakes), strict=True):
         assert len(set(values)) == len(mistakes)
     assert exercise.usual_wrong_prediction.endswith(".")
-    assert (
-        exercise.check
-        == getattr(__import__("support.exercises").exercises, exercise.check).__name__
-    )
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_check_is_in_the_module_that_its_lesson_imports_it_from(lesson, source_of) -> None:
+    check = EXERCISES[lesson].check
+    (module,) = [
+        import_module(str(node.module))
+        for node in ast.walk(ast.parse(source_of(lesson, "setup")))
+        if isinstance(node, ast.ImportFrom) and check in {name.name for name in node.names}
+    ]
+    assert module.EXERCISE is EXERCISES[lesson]
+    assert callable(getattr(module, check))
 
 
 def test_an_unknown_mistake_is_named() -> None:

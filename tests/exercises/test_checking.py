@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from support.exercises import Verdict, checking, sandbox
+from support.exercises import checking, sandbox
 from support.exercises.checking import check, require_function
 from support.exercises.sandbox import Sandbox
+from support.exercises.verdicts import Verdict
 
 pytestmark = pytest.mark.anyio
 

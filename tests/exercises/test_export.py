@@ -2,20 +2,21 @@
 
 import asyncio
 import json
+import textwrap
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import select, tuple_
 
-from support.exercises import check_export
-from support.exercises.export import EXERCISE
+from support.exercises.export import EXERCISE, check_export
 from support.shop.models import User
 from support.shop.repositories import UserRepository
 
 pytestmark = pytest.mark.anyio
 
 AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
+PATIENCE = 6.0  # seconds, in which a wrong one is found, whatever it does
 
 key_columns = tuple_(User.created_at, User.id)
 IN_ORDER = select(User).order_by(User.created_at, User.id)
@@ -58,15 +59,6 @@ async def one_session(sessions: Any, page_size: int) -> Any:
             statement = IN_ORDER.where(key_columns > key_of(page[-1])).limit(page_size)
 
 
-async def repository(sessions: Any, page_size: int) -> Any:
-    users, last = UserRepository(sessions), None
-    while page := await users.get_batch_after(last, page_size):
-        yield as_lines(page)
-        if len(page) < page_size:
-            return
-        last = key_of(page[-1])
-
-
 async def columns_not_ascii(sessions: Any, page_size: int) -> Any:
     columns = select(User.id, User.name, User.email, User.created_at)
     columns = columns.order_by(User.created_at, User.id).limit(page_size)
@@ -84,19 +76,6 @@ async def columns_not_ascii(sessions: Any, page_size: int) -> Any:
         following = columns.where(key_columns > (rows[-1].created_at, rows[-1].id))
 
 
-async def prefetching(sessions: Any, page_size: int) -> Any:
-    source = aiter(pages(sessions, page_size))
-    page: Any = await anext(source, None)
-    while page is not None:
-        following = asyncio.ensure_future(anext(source, None))
-        try:
-            yield as_lines(page)
-            page = await following
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
-
-
 async def server_side_cursor(sessions: Any, page_size: int) -> Any:
     async with sessions() as session:
         users = await session.stream_scalars(IN_ORDER.execution_options(yield_per=page_size))
@@ -108,18 +87,150 @@ def plain_function_that_returns_one(sessions: Any, page_size: int) -> Any:
     return session_per_page(sessions, page_size)
 
 
-@pytest.mark.parametrize(
-    "export",
-    [
-        session_per_page,
-        one_session,
-        repository,
-        columns_not_ascii,
-        prefetching,
-        server_side_cursor,
-        plain_function_that_returns_one,
-    ],
+def export_of(source: str) -> Any:
+    """Run an answer's source, and return the export that it defines."""
+    names: dict[str, Any] = {
+        "asyncio": asyncio,
+        "json": json,
+        "select": select,
+        "tuple_": tuple_,
+        "User": User,
+        "UserRepository": UserRepository,
+        "users": IN_ORDER,
+        "key": key_columns,
+        "json_line": as_line,
+        "pages": pages,
+    }
+    exec(compile(textwrap.dedent(source), "<answer>", "exec"), names)
+    return names["export_users"]
+
+
+ANSWER = """
+async def export_users(sessions, page_size):
+    {before}
+    following = {first}.limit({size})
+    while True:
+        async with sessions() as session:
+            page = (await session.scalars(following)).all()
+        if not page:
+            return
+        {each}
+        yield "".join(json_line(user) for user in page)
+        following = {first}.where({after}).limit({size})
+"""
+
+
+def answer(
+    before: str = "sent = 0",
+    first: str = "users",
+    size: str = "page_size",
+    each: str = "sent += len(page)",
+    after: str = "key > (page[-1].created_at, page[-1].id)",
+) -> str:
+    """Return the course's own answer with one part of it changed."""
+    return ANSWER.format(before=before, first=first, size=size, each=each, after=after)
+
+
+RIGHT: tuple[tuple[str, str], ...] = (
+    ("a session a page", answer()),
+    (
+        "the repository, which ends at a page that is not full",
+        """
+        async def export_users(sessions, page_size):
+            repository, last = UserRepository(sessions), None
+            while page := await repository.get_batch_after(last, page_size):
+                yield "".join(map(json_line, page)).encode()
+                if len(page) < page_size:
+                    return
+                last = page[-1].created_at, page[-1].id
+        """,
+    ),
+    (
+        "one session that gives its connection back before each page",
+        """
+        async def export_users(sessions, page_size):
+            following = users.limit(page_size)
+            async with sessions() as session:
+                while page := (await session.scalars(following)).all():
+                    await session.commit()
+                    yield "".join(map(json_line, page))
+                    following = users.where(
+                        key > (page[-1].created_at, page[-1].id)
+                    ).limit(page_size)
+        """,
+    ),
+    (
+        "a class that iterates",
+        """
+        class export_pages:
+            def __init__(self, sessions, page_size):
+                self.sessions, self.size, self.last = sessions, page_size, None
+
+            def __aiter__(self):
+                return self
+
+            async def __anext__(self):
+                page = await UserRepository(self.sessions).get_batch_after(self.last, self.size)
+                if not page:
+                    raise StopAsyncIteration
+                self.last = page[-1].created_at, page[-1].id
+                return "".join(map(json_line, page))
+
+
+        def export_users(sessions, page_size):
+            return export_pages(sessions, page_size)
+        """,
+    ),
+    (
+        "a task that fetches the next page while the reader reads",
+        """
+        async def export_users(sessions, page_size):
+            source = aiter(pages(sessions, page_size))
+            page = await anext(source, None)
+            while page is not None:
+                following = asyncio.ensure_future(anext(source, None))
+                try:
+                    yield "".join(map(json_line, page))
+                    page = await following
+                finally:
+                    following.cancel()
+                    await asyncio.wait([following])
+        """,
+    ),
+    (
+        "the pair written out as two conditions",
+        answer(
+            after="(User.created_at > page[-1].created_at) | "
+            "((User.created_at == page[-1].created_at) & (User.id > page[-1].id))"
+        ),
+    ),
+    (
+        "one more row than the page needs, to know whether there is a next",
+        """
+        async def export_users(sessions, page_size):
+            following = users.limit(page_size + 1)
+            more = True
+            while more:
+                async with sessions() as session:
+                    found = (await session.scalars(following)).all()
+                page, more = found[:page_size], len(found) > page_size
+                if page:
+                    yield "".join(map(json_line, page))
+                    after = key > (page[-1].created_at, page[-1].id)
+                    following = users.where(after).limit(page_size + 1)
+        """,
+    ),
 )
+
+
+@pytest.mark.parametrize("source", [each[1] for each in RIGHT], ids=[each[0] for each in RIGHT])
+async def test_a_right_answer_passes_in_any_style(source: str) -> None:
+    verdict = await check_export(export_of(source), limit=AMPLE)
+    assert verdict.passed, verdict.message
+    assert verdict.mistake is None
+
+
+@pytest.mark.parametrize("export", [columns_not_ascii, plain_function_that_returns_one])
 async def test_right_answers_pass(export) -> None:
     verdict = await check_export(export, limit=AMPLE)
     assert verdict.passed, verdict.message
@@ -392,7 +503,9 @@ async def writes_in_the_background(sessions: Any, page_size: int) -> Any:
 
 background: list[Any] = []
 
-WRONG: list[tuple[str, Callable[..., Any]]] = [
+IN_ONE_PART: list[tuple[str, Callable[..., Any]]] = [
+    ("session-held", one_session),
+    ("session-held", server_side_cursor),
     ("untouched", untouched),
     ("first-page-only", first_page),
     ("offset", offset),
@@ -438,15 +551,288 @@ WRONG: list[tuple[str, Callable[..., Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("mistake", "export"), WRONG)
+@pytest.mark.parametrize(("mistake", "export"), IN_ONE_PART)
 async def test_wrong_answers_get_their_hint(mistake, export) -> None:
     verdict = await check_export(export, limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
     background.clear()
 
 
+IN_TURN = """
+async def export_users(sessions, page_size):
+    async for page in pages(sessions, {size}):
+        {chunks}
+"""
+
+
+def in_turn(chunks: str, size: str = "page_size") -> str:
+    """Return an answer that gets right pages and does something else wrong with them."""
+    return IN_TURN.format(chunks=chunks, size=size)
+
+
+WRONG: tuple[tuple[str, str, str], ...] = (
+    # the page size
+    ("pages of ten, whatever page_size says", answer(size="10"), "page-size-ignored"),
+    ("pages of a thousand", answer(size="1000"), "loads-all"),
+    ("pages of eleven at most", answer(size="min(page_size, 11)"), "page-size-ignored"),
+    ("pages of ten at least", answer(size="max(page_size, 10)"), "page-size-ignored"),
+    ("pages of one more", answer(size="page_size + 1"), "page-size-ignored"),
+    ("pages of half the size", answer(size="page_size // 2 + 1"), "page-size-ignored"),
+    (
+        "two pages a chunk",
+        """
+        async def export_users(sessions, page_size):
+            waiting = []
+            async for page in pages(sessions, page_size):
+                waiting += page
+                if len(waiting) >= 2 * page_size:
+                    yield "".join(map(json_line, waiting))
+                    waiting = []
+            if waiting:
+                yield "".join(map(json_line, waiting))
+        """,
+        "page-size-ignored",
+    ),
+    (
+        "the first page is larger than the others",
+        """
+        async def export_users(sessions, page_size):
+            before = []
+            async for page in pages(sessions, page_size):
+                if before is not None and not before:
+                    before = page
+                    continue
+                yield "".join(map(json_line, (before or []) + page))
+                before = None
+            if before:
+                yield "".join(map(json_line, before))
+        """,
+        "page-size-ignored",
+    ),
+    # the order
+    (
+        "ordered by created_at alone",
+        answer(first="select(User).order_by(User.created_at)"),
+        "order-with-ties",
+    ),
+    (
+        "ordered by created_at and name",
+        answer(first="select(User).order_by(User.created_at, User.name)"),
+        "order-with-ties",
+    ),
+    (
+        "ordered by created_at, and by id the other way",
+        answer(
+            first="select(User).order_by(User.created_at, User.id.desc())",
+            after="(User.created_at > page[-1].created_at) | "
+            "((User.created_at == page[-1].created_at) & (User.id < page[-1].id))",
+        ),
+        "order-with-ties",
+    ),
+    (
+        "ordered by created_at alone, and paged by OFFSET",
+        """
+        async def export_users(sessions, page_size):
+            start, in_time = 0, select(User).order_by(User.created_at)
+            while True:
+                async with sessions() as session:
+                    page = (await session.scalars(in_time.offset(start).limit(page_size))).all()
+                if not page:
+                    return
+                yield "".join(map(json_line, page))
+                start += len(page)
+        """,
+        "order-with-ties",
+    ),
+    ("not ordered at all", answer(first="select(User)"), "order-with-ties"),
+    (
+        "newest first",
+        answer(
+            first="select(User).order_by(User.created_at.desc(), User.id.desc())",
+            after="key < (page[-1].created_at, page[-1].id)",
+        ),
+        "wrong-order",
+    ),
+    (
+        "ties larger than a page",
+        answer(after="User.created_at > page[-1].created_at"),
+        "key-with-ties",
+    ),
+    # the connection
+    (
+        "one session around the loop",
+        """
+        async def export_users(sessions, page_size):
+            following = users.limit(page_size)
+            async with sessions() as session:
+                while page := (await session.scalars(following)).all():
+                    yield "".join(map(json_line, page))
+                    following = users.where(
+                        key > (page[-1].created_at, page[-1].id)
+                    ).limit(page_size)
+        """,
+        "session-held",
+    ),
+    (
+        "the page is sent inside its session",
+        """
+        async def export_users(sessions, page_size):
+            following, page = users.limit(page_size), [None]
+            while page:
+                async with sessions() as session:
+                    page = (await session.scalars(following)).all()
+                    if page:
+                        yield "".join(map(json_line, page))
+                        following = users.where(
+                            key > (page[-1].created_at, page[-1].id)
+                        ).limit(page_size)
+        """,
+        "session-held",
+    ),
+    (
+        "a server-side cursor",
+        """
+        async def export_users(sessions, page_size):
+            async with sessions() as session:
+                found = await session.stream_scalars(users.execution_options(yield_per=page_size))
+                async for page in found.partitions():
+                    yield "".join(map(json_line, page))
+        """,
+        "session-held",
+    ),
+    (
+        "a session that nobody closes",
+        """
+        async def export_users(sessions, page_size):
+            session, following = sessions(), users.limit(page_size)
+            while page := (await session.scalars(following)).all():
+                yield "".join(map(json_line, page))
+                following = users.where(
+                    key > (page[-1].created_at, page[-1].id)
+                ).limit(page_size)
+        """,
+        "session-left-open",
+    ),
+    # memory
+    (
+        "all pages are kept until the end",
+        in_turn("kept.extend(page)\n        yield ''.join(map(json_line, page))").replace(
+            "    async for", "    kept = []\n    async for"
+        ),
+        "loads-all",
+    ),
+    (
+        "all rows are fetched for each page",
+        """
+        async def export_users(sessions, page_size):
+            last = None
+            while True:
+                async with sessions() as session:
+                    found = (await session.scalars(users)).all()
+                page = [
+                    each for each in found if last is None or (each.created_at, each.id) > last
+                ][:page_size]
+                if not page:
+                    return
+                yield "".join(map(json_line, page))
+                last = page[-1].created_at, page[-1].id
+        """,
+        "loads-all",
+    ),
+    # a database that fails
+    (
+        "the database's error ends the export",
+        """
+        async def export_users(sessions, page_size):
+            try:
+                async for page in pages(sessions, page_size):
+                    yield "".join(map(json_line, page))
+            except Exception:
+                return
+        """,
+        "hides-the-failure",
+    ),
+    (
+        "the database's error becomes a line",
+        """
+        async def export_users(sessions, page_size):
+            try:
+                async for page in pages(sessions, page_size):
+                    yield "".join(map(json_line, page))
+            except Exception as error:
+                yield json.dumps({"error": str(error)}) + "\\n"
+        """,
+        "hides-the-failure",
+    ),
+    # lines
+    (
+        "names lose the space around them",
+        in_turn(
+            "yield ''.join(json.dumps({'id': str(u.id), 'name': u.name.strip(), "
+            "'email': u.email}) + '\\n' for u in page)"
+        ),
+        "wrong-fields",
+    ),
+    (
+        "names are cut at a line break",
+        in_turn(
+            "yield ''.join(json.dumps({'id': str(u.id), 'name': (u.name.splitlines() or [''])[0], "
+            "'email': u.email}) + '\\n' for u in page)"
+        ),
+        "wrong-fields",
+    ),
+    # what does not end
+    (
+        "text without a line's end, again and again",
+        "async def export_users(sessions, page_size):\n    while True:\n        yield '{' * 1000",
+        "newline-missing",
+    ),
+    (
+        "one letter a chunk",
+        "async def export_users(sessions, page_size):\n    while True:\n        yield '{'",
+        "never-ends",
+    ),
+    (
+        "a page again and again",
+        """
+        async def export_users(sessions, page_size):
+            page = await UserRepository(sessions).get_batch_after(None, page_size)
+            while True:
+                yield "".join(map(json_line, page))
+        """,
+        "repeats-rows",
+    ),
+    (
+        "nothing, again and again",
+        "async def export_users(sessions, page_size):\n    while True:\n        yield ''",
+        "empty-for-ever",
+    ),
+)
+
+# What passes, though it is wrong. This export keeps the text of every page it has sent, in a list
+# that it never reads. By all that can be counted from outside it holds a page at a time: the rows
+# are let go of, and 96 lines of text are lost in the memory of the process. With so many users that
+# the text showed, the check would take half a minute.
+SURVIVES = in_turn(
+    "text = ''.join(map(json_line, page))\n        kept.append(text)\n        yield text"
+).replace("    async for", "    kept = []\n    async for")
+
+
+@pytest.mark.parametrize(
+    ("source", "mistake"), [each[1:] for each in WRONG], ids=[each[0] for each in WRONG]
+)
+async def test_a_wrong_answer_gets_its_own_hint(source: str, mistake: str) -> None:
+    verdict = await check_export(export_of(source), limit=PATIENCE)
+    assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
+
+
+async def test_one_wrong_answer_is_known_to_pass() -> None:
+    assert (await check_export(export_of(SURVIVES), limit=AMPLE)).passed
+
+
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
-    assert {mistake.name for mistake in EXERCISE.mistakes} <= {name for name, _ in WRONG}
+    made = {name for name, _ in IN_ONE_PART} | {mistake for *_, mistake in WRONG}
+    assert {mistake.name for mistake in EXERCISE.mistakes} <= made
 
 
 async def test_an_export_that_never_ends_is_stopped() -> None:
@@ -472,23 +858,3 @@ async def test_something_else_than_a_function(given) -> None:
 async def test_the_export_called_in_the_check_cell() -> None:
     verdict = await check_export(session_per_page(None, 10), limit=AMPLE)
     assert verdict.mistake == "called-instead-of-passed"
-
-
-async def test_a_class_of_ones_own_that_iterates_passes() -> None:
-    class Export:
-        def __init__(self, sessions: Any, page_size: int) -> None:
-            self.pages = session_per_page(sessions, page_size)
-
-        def __aiter__(self) -> Any:
-            return self
-
-        async def __anext__(self) -> str:
-            return await anext(self.pages)
-
-        async def aclose(self) -> None:
-            await self.pages.aclose()
-
-    verdict = await check_export(
-        lambda sessions, page_size: Export(sessions, page_size), limit=AMPLE
-    )
-    assert verdict.passed, verdict.message

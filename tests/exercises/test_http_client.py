@@ -1,243 +1,580 @@
 """The check of lesson 08, with right answers and wrong ones."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI
 
-from support.exercises import check_client
-from support.exercises.http_client import EXERCISE
+from support.exercises.http_client import EXERCISE, check_client
+from support.lab.units import PACE_VARIABLE
 
 pytestmark = pytest.mark.anyio
 
 AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
+AT_MOST = 6.0  # seconds that any answer may keep the check, on a machine with room
+
+Written = Callable[[str, str], dict[str, Any]]
 
 
-def stock_app(ask: Callable[..., Any], **options: Any) -> FastAPI:
-    """Return an app whose endpoint answers ``await ask(request, path)``."""
-    app = FastAPI(**options)
-
-    @app.get("/stock/{sku}")
-    async def stock(sku: str, request: Request) -> Any:
-        return await ask(request, f"/stock/{sku}")
-
-    return app
+def changed(source: str, *edits: tuple[str, str]) -> str:
+    """Return the source with each edit made, each in one place."""
+    for old, new in edits:
+        assert source.count(old) == 1, f"{old!r} is there {source.count(old)} times"
+        source = source.replace(old, new)
+    return source
 
 
-async def ask_state(request: Request, path: str) -> Any:
-    return (await request.state.client.get(path)).json()
-
-
-def in_lifespan(url: str, **options: Any) -> FastAPI:
+LIFESPAN = """
+def make_app(partner_url):
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        async with httpx.AsyncClient(base_url=url, **options) as client:
+    async def lifespan(app):
+        jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
             yield {"client": client}
-
-    return stock_app(ask_state, lifespan=lifespan)
-
-
-def on_the_app(url: str) -> FastAPI:
-    """A second style: the client is an attribute of the app, and a dependency hands it out."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        app.state.client = httpx.AsyncClient(base_url=url)
-        try:
-            yield
-        finally:
-            await app.state.client.aclose()
 
     app = FastAPI(lifespan=lifespan)
 
-    def partner(request: Request) -> httpx.AsyncClient:
-        return request.app.state.client
-
     @app.get("/stock/{sku}")
-    async def stock(sku: str, client: httpx.AsyncClient = Depends(partner)) -> Any:  # noqa: B008
-        return (await client.get(f"/stock/{sku}")).json()
+    async def stock(sku: str, request: Request):
+        url = f"{partner_url}/stock/{quote(sku, safe='')}"
+        try:
+            answer = await request.state.client.get(url)
+            return answer.raise_for_status().json()
+        except httpx.TimeoutException:
+            raise HTTPException(504) from None
+        except httpx.HTTPError:
+            raise HTTPException(502) from None
 
     return app
+"""
+
+ON_THE_APP = """
+from typing import Annotated
+from fastapi import Depends
+
+def make_app(url):
+    @asynccontextmanager
+    async def life(service):
+        service.state.partner = httpx.AsyncClient(
+            base_url=url,
+            timeout=httpx.Timeout(ms(1_000)),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
+        try:
+            yield
+        finally:
+            await service.state.partner.aclose()
+
+    def partner(request: Request):
+        return request.app.state.partner
+
+    service = FastAPI(lifespan=life)
+
+    @service.get("/stock/{sku}")
+    async def stock(sku: str, client: Annotated[httpx.AsyncClient, Depends(partner)]):
+        try:
+            answer = await client.get("/stock/" + quote(sku, safe=""))
+        except httpx.TimeoutException as late:
+            raise HTTPException(504, "late") from late
+        except httpx.TransportError as down:
+            raise HTTPException(502, "down") from down
+        if answer.status_code != 200:
+            raise HTTPException(502, "failed")
+        return answer.json()
+
+    return service
+"""
+
+DEADLINE = changed(
+    LIFESPAN,
+    ("timeout=ms(1_000)", "timeout=None"),
+    (
+        "            answer = await request.state.client.get(url)\n",
+        """            async with asyncio.timeout(ms(1_000)):
+                answer = await request.state.client.get(url)
+""",
+    ),
+    ("httpx.TimeoutException", "TimeoutError"),
+)
+
+CLASS = """
+class Partner:
+    def __init__(self, url):
+        self.url = url
+
+    async def __aenter__(self):
+        jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=ms(1_000), cookies=jar)
+        return self
+
+    async def __aexit__(self, *error):
+        await self.client.aclose()
+
+    async def stock(self, sku):
+        try:
+            answer = await self.client.get(f"/stock/{quote(sku, safe='')}")
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            late = isinstance(error, httpx.TimeoutException)
+            raise HTTPException(504 if late else 502) from error
+        return answer.json()
 
 
-@pytest.mark.parametrize("make_app", [in_lifespan, on_the_app])
-async def test_right_answers_pass(make_app) -> None:
-    verdict = await check_client(make_app, limit=AMPLE)
+def make_app(partner_url):
+    @asynccontextmanager
+    async def lifespan(app):
+        async with Partner(partner_url) as partner:
+            yield {"partner": partner}
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/stock/{sku}")
+    async def stock(sku: str, request: Request):
+        return await request.state.partner.stock(sku)
+
+    return app
+"""
+
+HANDLERS = """
+from contextlib import AsyncExitStack
+from fastapi.responses import JSONResponse
+
+async def make_app(partner_url):
+    @asynccontextmanager
+    async def lifespan(app):
+        async with AsyncExitStack() as stack:
+            transport = httpx.AsyncHTTPTransport()
+            client = httpx.AsyncClient(transport=transport, timeout=ms(1_000))
+            app.state.client = await stack.enter_async_context(client)
+            client.event_hooks["request"].append(without_cookies)
+            yield
+
+    async def without_cookies(request):
+        request.headers.pop("cookie", None)
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.exception_handler(httpx.HTTPError)
+    async def failed(request, error):
+        late = isinstance(error, httpx.TimeoutException)
+        return JSONResponse({"detail": "supplier"}, 504 if late else 502)
+
+    @app.get("/stock/{sku}")
+    async def stock(sku: str):
+        url = httpx.URL(partner_url).copy_with(raw_path=f"/stock/{quote(sku, safe='')}".encode())
+        return (await app.state.client.get(url)).raise_for_status().json()
+
+    return app
+"""
+
+RIGHT = (
+    ("the lifespan's state", LIFESPAN),
+    ("an attribute of the app, a dependency, a finally", ON_THE_APP),
+    ("a deadline around the call", DEADLINE),
+    ("a class with __aenter__", CLASS),
+    ("exception handlers, an exit stack, an async make_app", HANDLERS),
+)
+
+
+@pytest.mark.parametrize(("name", "source"), RIGHT, ids=[name for name, _ in RIGHT])
+async def test_a_right_answer_passes_in_any_style(name: str, source: str, written: Written) -> None:
+    verdict = await check_client(written("08", source)["make_app"], limit=AMPLE)
     assert verdict.passed, verdict.message
     assert verdict.mistake is None
 
 
-def per_call(url: str) -> FastAPI:
-    async def ask(request: Request, path: str) -> Any:
-        async with httpx.AsyncClient(base_url=url) as client:
-            return (await client.get(path)).json()
-
-    return stock_app(ask)
-
-
-opened: list[httpx.AsyncClient] = []
-
-
-@pytest.fixture
-async def closing_what_was_opened() -> AsyncGenerator[None]:
-    yield
-    while opened:
-        await opened.pop().aclose()
+WITH = """        async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
+            yield {"client": client}
+"""
+MADE = "httpx.AsyncClient(timeout=ms(1_000), cookies=jar)"
+JAR = "        jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))\n"
+GET = "            answer = await request.state.client.get(url)\n"
+RETURN = "            return answer.raise_for_status().json()\n"
+LATE = """        except httpx.TimeoutException:
+            raise HTTPException(504) from None
+"""
+FAILED = """        except httpx.HTTPError:
+            raise HTTPException(502) from None
+"""
+PASSED = "FastAPI(lifespan=lifespan)"
 
 
-def never_closed(url: str) -> FastAPI:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        opened.append(httpx.AsyncClient(base_url=url))
-        yield {"client": opened[-1]}
-
-    return stock_app(ask_state, lifespan=lifespan)
+def with_client(options: str) -> str:
+    """Return the app with other options for its client."""
+    return changed(LIFESPAN, (MADE, f"httpx.AsyncClient({options})"))
 
 
-def made_with_the_app(url: str) -> FastAPI:
-    client = httpx.AsyncClient(base_url=url)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        yield {"client": client}
+WRONG: tuple[tuple[str, str, str], ...] = (
+    # -- one client
+    (
+        "it makes a client for each call, as the stub does",
+        changed(
+            LIFESPAN,
+            (
+                GET,
+                """            jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+            async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
+                answer = await client.get(url)
+""",
+            ),
+        ),
+        "client-per-call",
+    ),
+    (
+        "a dependency makes a client for each call",
+        changed(
+            LIFESPAN,
+            (
+                "sku: str, request: Request",
+                "sku: str, request: Request, client=Depends(lambda: httpx.AsyncClient(timeout=1))",
+            ),
+            ("request.state.client.get", "client.get"),
+            ("\ndef make_app", "\nfrom fastapi import Depends\n\ndef make_app"),
+        ),
+        "client-per-call",
+    ),
+    (
+        "it keeps the client in the request's own state",
+        changed(
+            LIFESPAN,
+            (
+                GET,
+                """            if not hasattr(request.state, "own"):
+                request.state.own = httpx.AsyncClient(timeout=ms(1_000))
+            answer = await request.state.own.get(url)
+""",
+            ),
+        ),
+        "client-per-call",
+    ),
+    (
+        "it closes the connection after each call",
+        changed(LIFESPAN, ("client.get(url)", 'client.get(url, headers={"Connection": "close"})')),
+        "client-per-call",
+    ),
+    (
+        "it keeps no connection",
+        with_client(
+            "timeout=ms(1_000), cookies=jar, limits=httpx.Limits(max_keepalive_connections=0)"
+        ),
+        "client-per-call",
+    ),
+    (
+        "it allows one connection",
+        with_client("timeout=ms(1_000), cookies=jar, limits=httpx.Limits(max_connections=1)"),
+        "one-at-a-time",
+    ),
+    (
+        "it guards the client with a lock",
+        changed(
+            LIFESPAN,
+            (
+                "    @asynccontextmanager\n",
+                "    lock = asyncio.Lock()\n\n    @asynccontextmanager\n",
+            ),
+            (GET, "            async with lock:\n    " + GET),
+        ),
+        "one-at-a-time",
+    ),
+    # -- its life
+    (
+        "it never closes the client",
+        changed(
+            LIFESPAN,
+            (WITH, f"        client = kept[0] = {MADE}\n" + '        yield {"client": client}\n'),
+            ("\ndef make_app", "\nkept = {}\n\ndef make_app"),
+        ),
+        "never-closed",
+    ),
+    (
+        "it closes the client only when the app stops well",
+        changed(
+            LIFESPAN,
+            (
+                WITH,
+                f"        client = {MADE}\n"
+                + '        yield {"client": client}\n        await client.aclose()\n',
+            ),
+        ),
+        "left-open-on-error",
+    ),
+    (
+        "it closes the client when the app fails with an Exception",
+        changed(
+            LIFESPAN,
+            (
+                WITH,
+                f"""        client = {MADE}
+        try:
+            yield {{"client": client}}
+        except Exception:
+            await client.aclose()
+            raise
         await client.aclose()
-
-    return stock_app(ask_state, lifespan=lifespan)
-
-
-def yields_behind_the_block(url: str) -> FastAPI:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        async with httpx.AsyncClient(base_url=url) as client:
-            pass
-        yield {"client": client}
-
-    return stock_app(ask_state, lifespan=lifespan)
-
-
-def yields_the_client_itself(url: str) -> FastAPI:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[Any]:
-        async with httpx.AsyncClient(base_url=url) as client:
-            yield client
-
-    return stock_app(ask_state, lifespan=lifespan)
-
-
-def lifespan_not_passed(url: str) -> FastAPI:
-    return stock_app(ask_state)
-
-
-def one_connection(url: str) -> FastAPI:
-    return in_lifespan(url, limits=httpx.Limits(max_connections=1))
-
-
-def behind_a_lock(url: str) -> FastAPI:
-    lock = asyncio.Lock()
+""",
+            ),
+        ),
+        "left-open-on-error",
+    ),
+    (
+        "it yields behind the client's block",
+        changed(
+            LIFESPAN,
+            (
+                '            yield {"client": client}\n',
+                '            pass\n        yield {"client": client}\n',
+            ),
+        ),
+        "closed-too-soon",
+    ),
+    (
+        "it makes the client beside the lifespan and closes it in there",
+        changed(
+            LIFESPAN,
+            (JAR, ""),
+            (WITH, '        yield {"client": client}\n        await client.aclose()\n'),
+            (
+                "    @asynccontextmanager\n",
+                """    jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    client = httpx.AsyncClient(timeout=ms(1_000), cookies=jar)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        async with httpx.AsyncClient(base_url=url) as client:
-            yield {"client": client}
-
-    async def ask(request: Request, path: str) -> Any:
-        async with lock:
-            return await ask_state(request, path)
-
-    return stock_app(ask, lifespan=lifespan)
-
-
-def the_status_alone(url: str) -> FastAPI:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        async with httpx.AsyncClient(base_url=url) as client:
-            yield {"client": client}
-
-    async def ask(request: Request, path: str) -> Any:
-        return {"status": (await request.state.client.get(path)).status_code}
-
-    return stock_app(ask, lifespan=lifespan)
-
-
-def raises_at_the_start(url: str) -> FastAPI:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        raise ValueError("no supplier")
-        yield
-
-    return stock_app(ask_state, lifespan=lifespan)
-
-
-def raises_at_the_end(url: str) -> FastAPI:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        async with httpx.AsyncClient(base_url=url) as client:
-            yield {"client": client}
-        raise ValueError("cannot stop")
-
-    return stock_app(ask_state, lifespan=lifespan)
-
-
-@pytest.mark.usefixtures("closing_what_was_opened")
-@pytest.mark.parametrize(
-    ("make_app", "mistake"),
-    [
-        (per_call, "client-per-call"),
-        (never_closed, "never-closed"),
-        (yields_behind_the_block, "closed-too-soon"),
-        (yields_the_client_itself, "does-not-start"),
-        (made_with_the_app, "dead-on-the-second-start"),
-        (lifespan_not_passed, "lifespan-not-passed"),
-        (one_connection, "one-at-a-time"),
-        (behind_a_lock, "one-at-a-time"),
-        (the_status_alone, "wrong-answer"),
-        (raises_at_the_start, "does-not-start"),
-        (raises_at_the_end, "does-not-stop"),
-    ],
+""",
+            ),
+        ),
+        "dead-on-the-second-start",
+    ),
+    (
+        "it does not pass the lifespan",
+        changed(LIFESPAN, (PASSED, "FastAPI()")),
+        "lifespan-not-passed",
+    ),
+    (
+        "it yields nothing",
+        changed(LIFESPAN, ('yield {"client": client}', "yield")),
+        "lifespan-not-passed",
+    ),
+    (
+        "it yields the client itself",
+        changed(LIFESPAN, ('yield {"client": client}', "yield client")),
+        "does-not-start",
+    ),
+    (
+        "it fails before its yield",
+        changed(LIFESPAN, (JAR, JAR + '        raise ValueError("no supplier")\n')),
+        "does-not-start",
+    ),
+    (
+        "it fails behind its yield",
+        changed(LIFESPAN, (WITH, WITH + '        raise ValueError("cannot stop")\n')),
+        "does-not-stop",
+    ),
+    # -- the time-out
+    ("it has no time-out", with_client("timeout=None, cookies=jar"), "no-timeout"),
+    ("it has httpx's five seconds", with_client("cookies=jar"), "no-timeout"),
+    ("it has the card's 30 s", with_client("timeout=30.0, cookies=jar"), "no-timeout"),
+    (
+        "it has a time-out to connect only",
+        with_client("timeout=httpx.Timeout(None, connect=ms(1_000)), cookies=jar"),
+        "no-timeout",
+    ),
+    (
+        "it tries again when it was late",
+        changed(
+            LIFESPAN,
+            (
+                GET,
+                """            try:
+                answer = await request.state.client.get(url)
+            except httpx.TimeoutException:
+                answer = await request.state.client.get(url)
+""",
+            ),
+        ),
+        "no-timeout",
+    ),
+    ("it gives up after 100 ms", with_client("timeout=ms(100), cookies=jar"), "gives-up-too-soon"),
+    (
+        "it gives up after half a second",
+        with_client("timeout=ms(500), cookies=jar"),
+        "gives-up-too-soon",
+    ),
+    # -- failures
+    (
+        "a 503 of the supplier becomes a 200",
+        changed(LIFESPAN, (".raise_for_status()", "")),
+        "failure-as-answer",
+    ),
+    (
+        "it answers None when the supplier fails",
+        changed(
+            LIFESPAN, (FAILED, "        except httpx.HTTPStatusError:\n            return None\n")
+        ),
+        "failure-as-answer",
+    ),
+    (
+        "it answers an empty dict when the supplier fails",
+        changed(LIFESPAN, (FAILED, "        except httpx.HTTPError:\n            return {}\n")),
+        "failure-as-answer",
+    ),
+    ("it lets the supplier's failure out", changed(LIFESPAN, (FAILED, "")), "wrong-status"),
+    (
+        "it lets the time-out out",
+        changed(
+            LIFESPAN,
+            (LATE, "        except ZeroDivisionError:\n            raise\n"),
+            ("httpx.HTTPError", "httpx.HTTPStatusError"),
+        ),
+        "wrong-status",
+    ),
+    ("it answers 502 for a time-out", changed(LIFESPAN, (LATE, "")), "wrong-status"),
+    ("it answers 500 for every failure", changed(LIFESPAN, ("502", "500")), "wrong-status"),
+    (
+        "it lets a refused connection out",
+        changed(LIFESPAN, ("httpx.HTTPError", "httpx.HTTPStatusError")),
+        "wrong-status",
+    ),
+    (
+        "it passes the supplier's 503 on",
+        changed(
+            LIFESPAN,
+            (
+                RETURN,
+                """            if answer.is_error:
+                raise HTTPException(answer.status_code)
+            return answer.json()
+""",
+            ),
+        ),
+        "wrong-status",
+    ),
+    # -- what travels
+    ("its client keeps cookies", with_client("timeout=ms(1_000)"), "cookies-shared"),
+    (
+        "its jar is empty and takes what comes",
+        changed(LIFESPAN, ("CookieJar(DefaultCookiePolicy(allowed_domains=()))", "CookieJar()")),
+        "cookies-shared",
+    ),
+    (
+        "it puts the sku into the path as it is",
+        changed(LIFESPAN, ("{quote(sku, safe='')}", "{sku}")),
+        "sku-cut",
+    ),
+    (
+        "it encodes all but question marks",
+        changed(LIFESPAN, ("safe=''", "safe='?=&'")),
+        "sku-cut",
+    ),
+    (
+        "it cuts the sku at the question mark",
+        changed(LIFESPAN, ("quote(sku, safe='')", "quote(sku.partition('?')[0])")),
+        "sku-cut",
+    ),
+    # -- the answer
+    (
+        "it returns the status alone",
+        changed(
+            LIFESPAN,
+            (RETURN, '            return {"status": answer.raise_for_status().status_code}\n'),
+        ),
+        "wrong-answer",
+    ),
+    (
+        "it caches the first answer for all",
+        changed(
+            LIFESPAN,
+            (
+                RETURN,
+                '            return kept.setdefault("answer", answer.raise_for_status().json())\n',
+            ),
+            ("\ndef make_app", "\nkept = {}\n\ndef make_app"),
+        ),
+        "wrong-answer",
+    ),
+    (
+        "it has no such endpoint",
+        "def make_app(partner_url):\n    return FastAPI()\n",
+        "wrong-answer",
+    ),
+    # -- what any exercise may meet
+    (
+        "it is not written",
+        "def make_app(partner_url):\n    raise NotImplementedError\n",
+        "not-written",
+    ),
+    ("it returns nothing", "def make_app(partner_url):\n    return None\n", "not-written"),
+    ("it returns no app", "def make_app(partner_url):\n    return partner_url\n", "wrong-type"),
 )
-async def test_wrong_answers_get_their_hint(make_app, mistake) -> None:
-    verdict = await check_client(make_app)
+
+
+# Each passes, and why that is let be.
+SURVIVES = (
+    # A call that begins while another's answer is read takes its cookie along. The window is the
+    # time that a body takes to arrive; to hold it open the supplier would have to send half an
+    # answer, and nobody who knows of the jar clears it instead of taking it away.
+    (
+        "it clears the cookies after each answer",
+        changed(
+            with_client("timeout=ms(1_000)"),
+            (GET, GET + "            request.state.client.cookies.clear()\n"),
+        ),
+    ),
+    # Only a pool that is full shows it, and a hundred calls that hang would take the check longer
+    # than it may. The calls that hang end after a second, and with them the queue.
+    (
+        "it waits for a place in the pool without a limit",
+        with_client("timeout=httpx.Timeout(ms(1_000), pool=None), cookies=jar"),
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "source"), SURVIVES, ids=[name for name, _ in SURVIVES])
+async def test_what_survives_is_known(name: str, source: str, written: Written) -> None:
+    assert (await check_client(written("08", source)["make_app"], limit=AMPLE)).passed
+    assert 20 * len(SURVIVES) <= len(SURVIVES) + len(WRONG)
+
+
+@pytest.mark.parametrize(("name", "source", "mistake"), WRONG, ids=[name for name, *_ in WRONG])
+async def test_a_wrong_answer_gets_its_own_hint(
+    name: str, source: str, mistake: str, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PACE_VARIABLE, "0.5")
+    names = written("08", source)
+    verdict = await check_client(names["make_app"], limit=AMPLE)
+    for client in names.get("kept", {}).values():
+        if not isinstance(client, dict):
+            await client.aclose()
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
-    hint = next(known.hint for known in EXERCISE.mistakes if known.name == mistake)
-    assert verdict.message.startswith(hint)
 
 
-def unwritten(url: str) -> FastAPI:
-    raise NotImplementedError
+def test_every_mistake_of_the_exercise_is_made_here() -> None:
+    assert {mistake.name for mistake in EXERCISE.mistakes} <= {mistake for *_, mistake in WRONG}
 
 
-def nothing(url: str) -> None:
-    return None
+ENDPOINT = """
+def make_app(partner_url):
+    app = FastAPI()
 
-
-def no_app(url: str) -> str:
-    return url
-
-
-@pytest.mark.parametrize(
-    ("make_app", "mistake"),
-    [
-        (unwritten, "not-written"),
-        (nothing, "not-written"),
-        (no_app, "wrong-type"),
-        (FastAPI(), "wrong-answer"),
-    ],
-)
-async def test_what_any_exercise_may_meet(make_app, mistake) -> None:
-    given = (lambda url: make_app) if isinstance(make_app, FastAPI) else make_app
-    verdict = await check_client(given)
-    assert (verdict.passed, verdict.mistake) == (False, mistake)
-
-
-async def test_an_endpoint_that_never_answers_is_stopped() -> None:
-    async def ask(request: Request, path: str) -> Any:
+    @app.get("/stock/{sku}")
+    async def stock(sku: str):
         await asyncio.Event().wait()
 
-    before = asyncio.all_tasks()
-    verdict = await check_client(lambda url: stock_app(ask), limit=0.5)
+    return app
+"""
+
+
+async def test_an_endpoint_that_never_answers_is_stopped(written: Written) -> None:
+    before, began = asyncio.all_tasks(), time.monotonic()
+    verdict = await check_client(written("08", ENDPOINT)["make_app"], limit=0.5)
     assert verdict.mistake == "never-ends"
+    assert time.monotonic() - began < AT_MOST
     assert asyncio.all_tasks() == before
+    assert (await check_client(written("08", LIFESPAN)["make_app"], limit=AMPLE)).passed
+
+
+async def test_an_app_in_place_of_the_function() -> None:
+    verdict = await check_client(FastAPI())
+    assert not verdict.passed

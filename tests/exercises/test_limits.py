@@ -1,24 +1,35 @@
 """The check of lesson 04, with right answers and wrong ones."""
 
 import asyncio
-from collections import deque
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from support.exercises import check_process_batch
-from support.exercises.limits import EXERCISE
+from support.exercises.limits import EXERCISE, check_process_batch
 
 pytestmark = pytest.mark.anyio
 
 AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
+AT_MOST = 6.0  # seconds that any answer may keep the check, on a machine with room
+
+Written = Callable[[str, str], dict[str, Any]]
 
 
-async def by_workers(items: Any, process_item: Any, max_concurrent: int) -> Any:
+def changed(source: str, *edits: tuple[str, str]) -> str:
+    """Return the source with each edit made, each in one place."""
+    for old, new in edits:
+        assert source.count(old) == 1, f"{old!r} is there {source.count(old)} times"
+        source = source.replace(old, new)
+    return source
+
+
+WORKERS = """
+async def process_batch(items, process_item, max_concurrent):
     source, turn, results = aiter(items), asyncio.Lock(), []
 
-    async def worker() -> None:
+    async def worker():
         while True:
             async with turn:
                 try:
@@ -33,13 +44,13 @@ async def by_workers(items: Any, process_item: Any, max_concurrent: int) -> Any:
         for _ in range(max_concurrent):
             group.create_task(worker())
     return results
+"""
 
+QUEUE = """
+async def process_batch(items, process_item, max_concurrent):
+    queue, results = asyncio.Queue(maxsize=max_concurrent), {}
 
-async def by_queue(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=max_concurrent)
-    results: dict[int, Any] = {}
-
-    async def producer() -> None:
+    async def producer():
         place = 0
         async for item in items:
             await queue.put((place, item))
@@ -47,7 +58,7 @@ async def by_queue(items: Any, process_item: Any, max_concurrent: int) -> Any:
         for _ in range(max_concurrent):
             await queue.put(None)
 
-    async def worker() -> None:
+    async def worker():
         while (job := await queue.get()) is not None:
             place, item = job
             results[place] = await process_item(item)
@@ -57,110 +68,334 @@ async def by_queue(items: Any, process_item: Any, max_concurrent: int) -> Any:
         for _ in range(max_concurrent):
             group.create_task(worker())
     return [results[place] for place in range(len(results))]
+"""
 
+SEMAPHORE = """
+async def process_batch(rows, work, at_once):
+    slots, tasks = asyncio.Semaphore(at_once), []
 
-async def by_semaphore_first(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    slots, tasks = asyncio.Semaphore(max_concurrent), []
-
-    async def one(item: Any) -> Any:
+    async def one(row):
         try:
-            return await process_item(item)
+            return await work(row)
         finally:
             slots.release()
 
     async with asyncio.TaskGroup() as group:
-        async for item in items:
+        async for row in rows:
             await slots.acquire()
-            tasks.append(group.create_task(one(item)))
+            tasks.append(group.create_task(one(row)))
     return tuple(task.result() for task in tasks)
+"""
 
-
-async def by_wait(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    tasks: list[asyncio.Task[Any]] = []
-    running: set[asyncio.Task[Any]] = set()
+WAIT = """
+async def process_batch(items, process_item, max_concurrent):
+    tasks, running = [], set()
     try:
         async for item in items:
             tasks.append(asyncio.create_task(process_item(item)))
             running.add(tasks[-1])
             if len(running) == max_concurrent:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                done, running = await asyncio.wait(
+                    running, return_when=asyncio.FIRST_COMPLETED
+                )
                 for task in done:
                     task.result()
-        return [await task for task in tasks]
+        while running:
+            done, running = await asyncio.wait(
+                running, return_when=asyncio.FIRST_EXCEPTION
+            )
+            for task in done:
+                task.result()
+        return [task.result() for task in tasks]
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+"""
+
+GATHER = """
+async def process_batch(items, process_item, max_concurrent):
+    source, turn, results = aiter(items), asyncio.Lock(), []
+
+    async def worker():
+        while True:
+            async with turn:
+                try:
+                    item = await anext(source)
+                except StopAsyncIteration:
+                    return
+                place = len(results)
+                results.append(None)
+            results[place] = await process_item(item)
+
+    workers = [asyncio.create_task(worker()) for _ in range(max_concurrent)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return results
+"""
+
+ANYIO = """
+import anyio
+
+async def process_batch(items, process_item, max_concurrent):
+    limiter, results = anyio.CapacityLimiter(max_concurrent), {}
+
+    async def one(place, item, holder):
+        try:
+            results[place] = await process_item(item)
+        finally:
+            limiter.release_on_behalf_of(holder)
+
+    async with anyio.create_task_group() as group:
+        place = 0
+        async for item in items:
+            holder = object()
+            await limiter.acquire_on_behalf_of(holder)
+            group.start_soon(one, place, item, holder)
+            place += 1
+    return [results[place] for place in sorted(results)]
+"""
+
+STREAMS = """
+import anyio
+
+async def process_batch(items, process_item, max_concurrent):
+    send, receive = anyio.create_memory_object_stream(0)
+    results = []
+
+    async def produce():
+        async with send:
+            async for item in items:
+                results.append(None)
+                await send.send((len(results) - 1, item))
+
+    async def consume(receive):
+        async with receive:
+            async for place, item in receive:
+                results[place] = await process_item(item)
+
+    async with receive, anyio.create_task_group() as group:
+        group.start_soon(produce)
+        for _ in range(max_concurrent):
+            group.start_soon(consume, receive.clone())
+    return results
+"""
+
+CLASS = """
+class Batch:
+    def __init__(self, source, work, slots):
+        self.source, self.work = source, work
+        self.slots, self.tasks = asyncio.Semaphore(slots), []
+
+    async def __aenter__(self):
+        self.group = asyncio.TaskGroup()
+        await self.group.__aenter__()
+        return self
+
+    async def __aexit__(self, *error):
+        return await self.group.__aexit__(*error)
+
+    async def one(self, item):
+        try:
+            return await self.work(item)
+        finally:
+            self.slots.release()
+
+    async def run(self):
+        async for item in self.source:
+            await self.slots.acquire()
+            self.tasks.append(self.group.create_task(self.one(item)))
 
 
-@pytest.mark.parametrize("batch", [by_workers, by_queue, by_semaphore_first, by_wait])
-async def test_right_answers_pass(batch: Callable[..., Any]) -> None:
+async def process_batch(items, process_item, max_concurrent):
+    async with Batch(items, process_item, max_concurrent) as batch:
+        await batch.run()
+    return [task.result() for task in batch.tasks]
+"""
+
+UNWRAPPED = changed(
+    WORKERS,
+    (
+        """    async with asyncio.TaskGroup() as group:
+        for _ in range(max_concurrent):
+            group.create_task(worker())
+""",
+        """    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max_concurrent):
+                group.create_task(worker())
+    except* Exception as failed:
+        raise failed.exceptions[0]
+""",
+    ),
+)
+
+RIGHT = (
+    ("workers that ask in turn, in a TaskGroup", WORKERS),
+    ("a bounded queue with a producer", QUEUE),
+    ("a semaphore before each task, with other names", SEMAPHORE),
+    ("asyncio.wait over a window", WAIT),
+    ("gather, with a finally that ends the others", GATHER),
+    ("AnyIO's task group and CapacityLimiter", ANYIO),
+    ("AnyIO's streams", STREAMS),
+    ("a class with __aenter__", CLASS),
+    ("the first error taken out of its group", UNWRAPPED),
+)
+
+
+@pytest.mark.parametrize(("name", "source"), RIGHT, ids=[name for name, _ in RIGHT])
+async def test_a_right_answer_passes_in_any_style(name: str, source: str, written: Written) -> None:
+    batch = written("04", source)["process_batch"]
     verdict = await check_process_batch(batch, limit=AMPLE)
     assert verdict.passed, verdict.message
 
 
-async def one_by_one(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    return [await process_item(item) async for item in items]
+HEAD = "async def process_batch(items, process_item, max_concurrent):\n"
+FIRST_LINE = "    source, turn, results = aiter(items), asyncio.Lock(), []\n"
+PROCESS = "            results[place] = await process_item(item)\n"
+GROUP = """    async with asyncio.TaskGroup() as group:
+        for _ in range(max_concurrent):
+            group.create_task(worker())
+"""
+END = """                except StopAsyncIteration:
+                    return
+"""
 
 
-async def everything(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    return await asyncio.gather(*[process_item(item) async for item in items])
+def caught(error: str, then: str) -> str:
+    """Return the workers with a try around process_item."""
+    source = f"""            try:
+                results[place] = await process_item(item)
+            except {error}:
+                {then}
+"""
+    return changed(WORKERS, (PROCESS, source))
 
 
-async def one_too_many(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    return await by_workers(items, process_item, max_concurrent + 1)
+def batch(body: str) -> str:
+    """Return an answer of its own with this body."""
+    return HEAD + body
 
 
-async def fixed_number(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    return await by_workers(items, process_item, 3)
+SIBLINGS = """    tasks = [asyncio.create_task(worker()) for _ in range(max_concurrent)]
+    await asyncio.gather(*tasks)
+"""
 
+WRONG: tuple[tuple[str, str, str], ...] = (
+    # -- how many at once
+    (
+        "it awaits each item before the next, as the stub does",
+        batch("    return [await process_item(item) async for item in items]\n"),
+        "one-by-one",
+    ),
+    (
+        "it holds the lock of the source while it processes",
+        changed(
+            WORKERS,
+            (PROCESS, PROCESS.replace("            ", "                ", 1)),
+        ),
+        "one-by-one",
+    ),
+    (
+        "it gathers everything",
+        batch("    return await asyncio.gather(*[process_item(item) async for item in items])\n"),
+        "over-the-limit",
+    ),
+    (
+        "it starts one worker too many",
+        changed(WORKERS, ("range(max_concurrent)", "range(max_concurrent + 1)")),
+        "over-the-limit",
+    ),
+    (
+        "it starts one worker too few",
+        changed(WORKERS, ("range(max_concurrent)", "range(max(1, max_concurrent - 1))")),
+        "slots-unused",
+    ),
+    (
+        "it always starts four workers",
+        changed(WORKERS, ("range(max_concurrent)", "range(4)")),
+        "over-the-limit",
+    ),
+    (
+        "it always starts three workers",
+        changed(WORKERS, ("range(max_concurrent)", "range(3)")),
+        "slots-unused",
+    ),
+    (
+        "it never starts more than eight workers, whatever is allowed",
+        changed(WORKERS, ("range(max_concurrent)", "range(min(8, max_concurrent))")),
+        "slots-unused",
+    ),
+    (
+        "it makes a task for each item, which then waits for a semaphore",
+        batch("""    slots = asyncio.Semaphore(max_concurrent)
 
-async def semaphore_inside(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    slots = asyncio.Semaphore(max_concurrent)
-
-    async def one(item: Any) -> Any:
+    async def one(item):
         async with slots:
             return await process_item(item)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(item)) async for item in items]
     return [task.result() for task in tasks]
+"""),
+        "reads-ahead",
+    ),
+    (
+        "it makes a list of the items first",
+        changed(
+            WORKERS,
+            (
+                FIRST_LINE,
+                """    rows = [item async for item in items]
 
+    async def again():
+        for row in rows:
+            yield row
 
-async def list_first(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    async def again() -> Any:
-        for item in everything:
-            yield item
-
-    everything = [item async for item in items]
-    return await by_workers(again(), process_item, max_concurrent)
-
-
-async def in_batches(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    results: list[Any] = []
-    batch: list[Any] = []
+    source, turn, results = again(), asyncio.Lock(), []
+""",
+            ),
+        ),
+        "reads-ahead",
+    ),
+    (
+        "its queue has no bound",
+        changed(QUEUE, ("asyncio.Queue(maxsize=max_concurrent)", "asyncio.Queue()")),
+        "reads-ahead",
+    ),
+    (
+        "it works in batches that wait for their slowest",
+        batch("""    results, batch = [], []
     async for item in items:
         batch.append(process_item(item))
         if len(batch) == max_concurrent:
             results += await asyncio.gather(*batch)
             batch = []
     return results + await asyncio.gather(*batch)
-
-
-async def in_order(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    results: list[Any] = []
-    window: deque[asyncio.Task[Any]] = deque()
+"""),
+        "slow-one-holds-up",
+    ),
+    (
+        "it awaits its tasks in the order of the items",
+        batch("""    results, window = [], []
     async for item in items:
         window.append(asyncio.create_task(process_item(item)))
         if len(window) == max_concurrent:
-            results.append(await window.popleft())
+            results.append(await window.pop(0))
     return results + [await task for task in window]
+"""),
+        "slow-one-holds-up",
+    ),
+    # -- the source
+    (
+        "its workers share one async for",
+        batch("""    results = []
 
-
-async def shared_loop(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    results: list[Any] = []
-
-    async def worker() -> None:
+    async def worker():
         async for item in items:
             results.append(await process_item(item))
 
@@ -168,152 +403,383 @@ async def shared_loop(items: Any, process_item: Any, max_concurrent: int) -> Any
         for _ in range(max_concurrent):
             group.create_task(worker())
     return results
-
-
-async def as_they_come(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    results: list[Any] = []
-
-    async def one(item: Any) -> None:
-        results.append(await process_item(item))
-
-    await by_workers(items, one, max_concurrent)
-    return results
-
-
-async def one_lost(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    return (await by_workers(items, process_item, max_concurrent))[:-1]
-
-
-async def a_dict(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    return dict(enumerate(await by_workers(items, process_item, max_concurrent)))
-
-
-async def nothing(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    await by_workers(items, process_item, max_concurrent)
-
-
-async def generator(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    for result in await by_workers(items, process_item, max_concurrent):
-        yield result
-
-
-async def swallowed(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    async def careful(item: Any) -> Any:
-        try:
-            return await process_item(item)
-        except Exception:
-            return None
-
-    return await by_workers(items, careful, max_concurrent)
-
-
-async def source_swallowed(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    async def careful() -> Any:
-        try:
-            async for item in items:
-                yield item
-        except Exception:
-            return
-
-    return await by_workers(careful(), process_item, max_concurrent)
-
-
-async def raised_in_the_end(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    async def caught(item: Any) -> Any:
-        try:
-            return await process_item(item)
-        except Exception as error:
-            return error
-
-    results = await by_workers(items, caught, max_concurrent)
-    for result in results:
+"""),
+        "asked-at-once",
+    ),
+    (
+        "it writes pass for return at the end of the source",
+        changed(WORKERS, (END, END.replace("return", "pass"))),
+        "asks-after-end",
+    ),
+    (
+        "it writes continue for return at the end of the source",
+        changed(WORKERS, (END, END.replace("return", "continue"))),
+        "asks-after-end",
+    ),
+    (
+        "it catches every error of the source and goes on asking",
+        changed(
+            WORKERS,
+            (END, END.replace("StopAsyncIteration", "Exception").replace("return", "continue")),
+        ),
+        "asks-after-end",
+    ),
+    (
+        "it begins an ended source again and again",
+        batch("""    results = []
+    while True:
+        async for item in items:
+            results.append(await process_item(item))
+"""),
+        "asks-after-end",
+    ),
+    (
+        "it takes None for the end of the source",
+        changed(
+            WORKERS,
+            (
+                """                try:
+                    item = await anext(source)
+                except StopAsyncIteration:
+                    return
+""",
+                """                item = await anext(source, None)
+                if item is None:
+                    return
+""",
+            ),
+        ),
+        "falsy-dropped",
+    ),
+    (
+        "it skips items that are empty",
+        changed(
+            QUEUE,
+            (
+                "            await queue.put((place, item))\n            place += 1\n",
+                """            if item:
+                await queue.put((place, item))
+                place += 1
+""",
+            ),
+        ),
+        "falsy-dropped",
+    ),
+    # -- the results
+    (
+        "it drops results that are empty",
+        changed(
+            WORKERS,
+            ("    return results\n", "    return [result for result in results if result]\n"),
+        ),
+        "falsy-dropped",
+    ),
+    (
+        "it drops results that are None",
+        changed(
+            WORKERS,
+            ("    return results\n", "    return [r for r in results if r is not None]\n"),
+        ),
+        "falsy-dropped",
+    ),
+    (
+        "it puts None for every empty result",
+        changed(WORKERS, ("await process_item(item)", "(await process_item(item)) or None")),
+        "falsy-dropped",
+    ),
+    (
+        "it appends results as they come",
+        changed(
+            WORKERS,
+            (
+                """                place = len(results)
+                results.append(None)
+            results[place] = await process_item(item)
+""",
+                "            results.append(await process_item(item))\n",
+            ),
+        ),
+        "wrong-order",
+    ),
+    (
+        "it loses the last result",
+        changed(WORKERS, ("    return results\n", "    return results[:-1]\n")),
+        "wrong-answer",
+    ),
+    (
+        "it returns a dict",
+        changed(WORKERS, ("    return results\n", "    return dict(enumerate(results))\n")),
+        "wrong-answer",
+    ),
+    (
+        "it hands the place along with the item",
+        changed(WORKERS, ("process_item(item)", "process_item((place, item))")),
+        "wrong-answer",
+    ),
+    (
+        "it returns nothing",
+        changed(WORKERS, ("    return results\n", "")),
+        "not-written",
+    ),
+    (
+        "it is an async generator",
+        changed(
+            WORKERS, ("    return results\n", "    for result in results:\n        yield result\n")
+        ),
+        "yields",
+    ),
+    (
+        "it does each item twice, to be sure",
+        changed(WORKERS, (PROCESS, "            await process_item(item)\n" + PROCESS)),
+        "processed-twice",
+    ),
+    # -- failures
+    (
+        "it puts None where an item failed",
+        caught("Exception", "results[place] = None"),
+        "error-swallowed",
+    ),
+    (
+        "it takes a ValueError for no error",
+        caught("ValueError", "results[place] = None"),
+        "error-swallowed",
+    ),
+    ("it takes a LookupError for no error", caught("LookupError", "pass"), "error-swallowed"),
+    ("it takes a time-out for no error", caught("TimeoutError", "pass"), "error-swallowed"),
+    (
+        "it puts the error among the results",
+        caught("Exception as error", "results[place] = error"),
+        "error-swallowed",
+    ),
+    (
+        "it returns what it has when the source fails",
+        changed(WORKERS, (END, END.replace("StopAsyncIteration", "Exception"))),
+        "error-swallowed",
+    ),
+    (
+        "it gathers with return_exceptions and asks for none",
+        changed(
+            WORKERS,
+            (GROUP, SIBLINGS.replace("(*tasks)", "(*tasks, return_exceptions=True)")),
+        ),
+        "error-swallowed",
+    ),
+    (
+        "it waits for its workers and asks for no result",
+        changed(WORKERS, (GROUP, SIBLINGS.replace("gather(*tasks)", "wait(tasks)"))),
+        "error-swallowed",
+    ),
+    (
+        "it raises an error of its own instead",
+        caught("Exception", 'raise SystemError("the batch failed") from None'),
+        "error-replaced",
+    ),
+    (
+        "it tries a failed item again",
+        caught("Exception", "results[place] = await process_item(item)"),
+        "processed-twice",
+    ),
+    (
+        "it raises when everything has ended",
+        changed(
+            caught("Exception as error", "results[place] = error"),
+            (
+                "    return results\n",
+                """    for result in results:
         if isinstance(result, Exception):
             raise result
     return results
+""",
+            ),
+        ),
+        "goes-on-after-failure",
+    ),
+    (
+        "it takes the remaining items after a failure",
+        changed(
+            WORKERS,
+            (
+                GROUP,
+                """    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max_concurrent):
+                group.create_task(worker())
+    finally:
+        async for _ in source:
+            pass
+""",
+            ),
+        ),
+        "takes-after-failure",
+    ),
+    (
+        "its producer puts the remaining items where nobody takes them",
+        changed(
+            QUEUE,
+            (
+                """    async with asyncio.TaskGroup() as group:
+        group.create_task(producer())
+        for _ in range(max_concurrent):
+            group.create_task(worker())
+""",
+                """    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(producer())
+            for _ in range(max_concurrent):
+                group.create_task(worker())
+    except* Exception:
+        left = [item async for item in items]
+        raise
+""",
+            ),
+        ),
+        "takes-after-failure",
+    ),
+    (
+        "it gathers its workers, which run on",
+        changed(WORKERS, (GROUP, SIBLINGS)),
+        "siblings-left-running",
+    ),
+    (
+        "it cancels the others and does not wait for them",
+        changed(
+            WORKERS,
+            (
+                GROUP,
+                """    tasks = [asyncio.create_task(worker()) for _ in range(max_concurrent)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+""",
+            ),
+        ),
+        "siblings-left-running",
+    ),
+    # -- its own cancellation
+    (
+        "its tasks run on when it is cancelled",
+        changed(
+            WORKERS,
+            (
+                GROUP,
+                """    tasks = [asyncio.create_task(worker()) for _ in range(max_concurrent)]
+    done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+    for task in done:
+        task.result()
+""",
+            ),
+        ),
+        "left-on-cancel",
+    ),
+    (
+        "it shields its workers from its cancellation",
+        changed(
+            WORKERS,
+            (
+                GROUP,
+                """    async def grouped():
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max_concurrent):
+                group.create_task(worker())
+
+    await asyncio.shield(asyncio.create_task(grouped()))
+""",
+            ),
+        ),
+        "left-on-cancel",
+    ),
+    (
+        "it returns what it has when it is cancelled",
+        changed(
+            WORKERS,
+            (
+                GROUP,
+                """    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max_concurrent):
+                group.create_task(worker())
+    except asyncio.CancelledError:
+        pass
+""",
+            ),
+        ),
+        "swallows-cancel",
+    ),
+    # -- what any exercise may meet
+    (
+        "it awaits nothing",
+        batch("    return [process_item(item) async for item in items]\n"),
+        "forgotten-await",
+    ),
+    ("it is not written", batch("    raise NotImplementedError\n"), "not-written"),
+    ("it takes one argument", "async def process_batch(items):\n    return []\n", "raised"),
+    ("it ends the program", batch("    raise SystemExit\n"), "exits"),
+    ("it is no coroutine function", batch("    return []\n").removeprefix("async "), "not-async"),
+)
 
 
-async def gathered_workers(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    source, turn, results = aiter(items), asyncio.Lock(), []
-
-    async def worker() -> None:
-        while True:
-            async with turn:
-                item = await anext(source, None)
-                place = len(results)
-                results.append(None)
-            if item is None:
-                results.pop()
-                return
-            results[place] = await process_item(item)
-
-    await asyncio.gather(*[worker() for _ in range(max_concurrent)])
-    return results
-
-
-async def not_awaited(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    return [process_item(item) async for item in items]
-
-
-async def not_yet(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    raise NotImplementedError
-
-
-async def wrong_arguments(items: Any) -> Any:
-    return []
-
-
-async def leaves(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    raise SystemExit
-
-
-def plain(items: Any, process_item: Any, max_concurrent: int) -> Any:
-    return []
-
-
-WRONG: list[tuple[str, Callable[..., Any]]] = [
-    ("one-by-one", one_by_one),
-    ("over-the-limit", everything),
-    ("over-the-limit", one_too_many),
-    ("slots-unused", fixed_number),
-    ("reads-ahead", semaphore_inside),
-    ("reads-ahead", list_first),
-    ("slow-one-holds-up", in_batches),
-    ("slow-one-holds-up", in_order),
-    ("asked-at-once", shared_loop),
-    ("wrong-order", as_they_come),
-    ("wrong-answer", one_lost),
-    ("wrong-answer", a_dict),
-    ("not-written", nothing),
-    ("yields", generator),
-    ("error-swallowed", swallowed),
-    ("error-swallowed", source_swallowed),
-    ("goes-on-after-failure", raised_in_the_end),
-    ("siblings-left-running", gathered_workers),
-    ("forgotten-await", not_awaited),
-    ("not-written", not_yet),
-    ("raised", wrong_arguments),
-    ("exits", leaves),
-    ("not-async", plain),
-]
-
-
-@pytest.mark.parametrize(("mistake", "batch"), WRONG)
-async def test_wrong_answers_get_their_hint(mistake: str, batch: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("name", "source", "mistake"), WRONG, ids=[name for name, *_ in WRONG])
+async def test_a_wrong_answer_gets_its_own_hint(
+    name: str, source: str, mistake: str, written: Written
+) -> None:
+    batch = written("04", source)["process_batch"]
+    before = asyncio.all_tasks()
     verdict = await check_process_batch(batch, limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
+    assert asyncio.all_tasks() == before
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
-    assert {mistake.name for mistake in EXERCISE.mistakes} <= {name for name, _ in WRONG}
+    assert {mistake.name for mistake in EXERCISE.mistakes} <= {mistake for *_, mistake in WRONG}
 
 
-async def test_an_endless_batch_is_stopped_and_nothing_is_left() -> None:
-    async def endless(items: Any, process_item: Any, max_concurrent: int) -> Any:
-        await asyncio.Event().wait()
+HOSTILE = (
+    ("it waits for ever", batch("    await asyncio.Event().wait()\n"), "never-ends"),
+    (
+        "it asks for ever and swallows every error, its cancellation too",
+        batch("""    while True:
+        try:
+            await anext(items)
+        except BaseException:
+            pass
+"""),
+        "asks-after-end",
+    ),
+    (
+        "its tasks swallow their cancellation",
+        batch("""    async def stubborn():
+        while True:
+            try:
+                await asyncio.sleep(0.01)
+            except BaseException:
+                pass
 
-    before = asyncio.all_tasks()
-    assert (await check_process_batch(endless, limit=0.5)).mistake == "never-ends"
+    asyncio.create_task(stubborn())
+    return [await process_item(item) async for item in items]
+"""),
+        "left-running",
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "source", "mistake"), HOSTILE, ids=[name for name, *_ in HOSTILE])
+async def test_a_hostile_answer_ends_soon_and_leaves_later_checks_whole(
+    name: str, source: str, mistake: str, written: Written
+) -> None:
+    batch = written("04", source)["process_batch"]
+    before, began = asyncio.all_tasks(), time.monotonic()
+    verdict = await check_process_batch(batch, limit=1.0)
+    assert verdict.mistake == mistake, verdict.message
+    assert time.monotonic() - began < AT_MOST
     assert asyncio.all_tasks() == before
+    right = written("04", WORKERS)["process_batch"]
+    assert (await check_process_batch(right, limit=AMPLE)).passed
 
 
 @pytest.mark.parametrize("given", [None, 4, "process_batch", list])
@@ -322,11 +788,12 @@ async def test_something_else_than_a_function_is_named(given: Any) -> None:
     assert verdict.mistake == "wrong-type"
 
 
-async def test_the_batch_called_in_the_check_cell() -> None:
-    verdict = await check_process_batch(one_by_one(None, None, 4))
+async def test_the_batch_called_in_the_check_cell(written: Written) -> None:
+    batch = written("04", WORKERS)["process_batch"]
+    verdict = await check_process_batch(batch(None, None, 4))
     assert verdict.mistake == "called-instead-of-passed"
 
 
-async def test_a_limit_that_is_no_time_is_refused() -> None:
+async def test_a_limit_that_is_no_time_is_refused(written: Written) -> None:
     with pytest.raises(ValueError, match="limit is -1"):
-        await check_process_batch(by_workers, limit=-1)
+        await check_process_batch(written("04", WORKERS)["process_batch"], limit=-1)

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from support.exercises import check_pool_settings
-from support.exercises.pool import EXERCISE
+from support.exercises.pool import EXERCISE, check_pool_settings
 from support.lab.units import PACE_VARIABLE
 
 pytestmark = pytest.mark.anyio
@@ -23,6 +21,7 @@ pytestmark = pytest.mark.anyio
 AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 
 Make = Callable[..., Any]
+Written = Callable[[str, str], dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -31,26 +30,50 @@ def half_the_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PACE_VARIABLE, "0.5")
 
 
-def with_settings(**settings: Any) -> Make:
-    return lambda url: create_async_engine(url, **settings)
+def engine(source: str = "url", **settings: Any) -> str:
+    """Return an answer with these settings in place of good ones; 'left out' leaves one out."""
+    chosen = {"pool_size": 6, "max_overflow": 3, "pool_timeout": 0.45} | settings
+    passed = ", ".join(f"{name}={value!r}" for name, value in chosen.items() if value != "left out")
+    return f"def make_engine(url):\n    return create_async_engine({source}, {passed})\n"
 
 
-async def made_asynchronously(url: str) -> AsyncEngine:
-    await asyncio.sleep(0)
-    return create_async_engine(url, pool_size=10, max_overflow=0, pool_timeout=0.45)
+GOOD = engine()
 
+RIGHT = (
+    ("six and three", GOOD),
+    ("eight without an overflow", engine(pool_size=8, max_overflow=0)),
+    ("five and three, with a ping", engine(pool_size=5, pool_pre_ping=True)),
+    ("nine, recycled after half an hour", engine(pool_size=9, max_overflow=0, pool_recycle=1800)),
+    ("a url by another name", GOOD.replace("url", "database_url")),
+    (
+        "a url by keyword only",
+        GOOD.replace("make_engine(url)", "make_engine(*, address)").replace(
+            "engine(url", "engine(address"
+        ),
+    ),
+    (
+        "an async function",
+        "async def make_engine(url):\n    await asyncio.sleep(0)\n"
+        "    return create_async_engine(url, pool_size=8, max_overflow=1, pool_timeout=0.45)\n",
+    ),
+    (
+        "a class with __call__ and its own settings",
+        """
+class Engines:
+    settings = {"pool_size": 7, "max_overflow": 1, "pool_timeout": 0.45}
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        with_settings(pool_size=8, max_overflow=2, pool_timeout=0.45),
-        with_settings(pool_size=5, max_overflow=3, pool_timeout=0.45, pool_pre_ping=True),
-        made_asynchronously,
-    ],
-    ids=["eight and two", "five and three, with a ping", "ten, in an async function"],
+    def __call__(self, url):
+        return create_async_engine(url=url, **self.settings)
+
+make_engine = Engines()
+""",
+    ),
 )
-async def test_right_answers_pass(make: Make) -> None:
-    verdict = await check_pool_settings(make, limit=AMPLE)
+
+
+@pytest.mark.parametrize(("name", "source"), RIGHT, ids=[name for name, _ in RIGHT])
+async def test_a_right_answer_passes_in_any_style(name: str, source: str, written: Written) -> None:
+    verdict = await check_pool_settings(written("07", source)["make_engine"], limit=AMPLE)
     assert verdict.passed, verdict.message
     assert verdict.mistake is None
 
@@ -59,122 +82,187 @@ async def test_a_machine_that_stands_still_is_not_taken_for_a_pool_that_sheds() 
     returned: list[str] = []
 
     def make(url: str) -> AsyncEngine:
-        engine = create_async_engine(url, pool_size=10, max_overflow=0, pool_timeout=0.45)
+        made = create_async_engine(url, pool_size=8, max_overflow=0, pool_timeout=0.45)
 
-        @event.listens_for(engine.sync_engine, "checkin")
+        @event.listens_for(made.sync_engine, "checkin")
         def stand_still(connection: Any, record: Any) -> None:
             returned.append(url)
-            if len(returned) == 41:  # forty when the workers were full; the rush has just begun
+            if len(returned) == 61:  # 40 when all were full, 20 of every day; the rush has begun
                 time.sleep(0.6)
 
-        return engine
+        return made
 
     verdict = await check_pool_settings(make, limit=AMPLE)
     assert verdict.passed, verdict.message
     assert len(returned) > 2 * 40 + 4 * 5  # a second rush
 
 
-def of_another_database(url: str) -> AsyncEngine:
-    return create_async_engine("sqlite+aiosqlite:///elsewhere.sqlite3", pool_size=8)
+def from_call_to_call(then: str) -> str:
+    """Return an answer whose later engines have other settings than the first."""
+    return f"""
+made = []
+
+def make_engine(url):
+    settings = dict(pool_size=6, max_overflow=3, pool_timeout=0.45)
+    if made:
+        settings.update({then})
+    made.append(url)
+    return create_async_engine(url, **settings)
+"""
 
 
-def of_one_database_in_memory(url: str) -> AsyncEngine:
-    return create_async_engine("sqlite+aiosqlite://")
+WRONG: tuple[tuple[str, str, str], ...] = (
+    # -- how many
+    (
+        "it keeps the card's numbers",
+        engine(pool_size=20, max_overflow=10, pool_timeout=30),
+        "too-many-connections",
+    ),
+    (
+        "it forgets the overflow that nobody set",
+        engine(max_overflow="left out"),
+        "too-many-connections",
+    ),
+    ("it takes all 50 for the four workers", engine(pool_size=10), "too-many-connections"),
+    ("it takes 48 of the 47", engine(pool_size=9), "too-many-connections"),
+    ("it divides 44 among the four workers", engine(pool_size=8), "no-room-left"),
+    ("it divides 40 among the four workers", engine(pool_size=8, max_overflow=2), "no-room-left"),
+    ("its pool is ten and nothing is left", engine(pool_size=10, max_overflow=0), "no-room-left"),
+    ("its overflow has no limit", engine(max_overflow=-1), "unlimited"),
+    ("its pool has no limit", engine(pool_size=0), "unlimited"),
+    (
+        "it has no pool",
+        "from sqlalchemy.pool import NullPool\n"
+        "def make_engine(url):\n    return create_async_engine(url, poolclass=NullPool)\n",
+        "unlimited",
+    ),
+    (
+        "it takes seven, which makes six groups",
+        engine(pool_size=7, max_overflow=0),
+        "too-few-connections",
+    ),
+    ("it takes the steady five", engine(pool_size=5, max_overflow=0), "too-few-connections"),
+    ("it takes one", engine(pool_size=1, max_overflow=0), "too-few-connections"),
+    (
+        "all share one connection",
+        "from sqlalchemy.pool import StaticPool\n"
+        "def make_engine(url):\n    return create_async_engine(url, poolclass=StaticPool)\n",
+        "one-connection-for-all",
+    ),
+    # -- the steady load
+    ("it keeps four open for a load of five", engine(pool_size=4, max_overflow=4), "reconnects"),
+    ("it keeps one open", engine(pool_size=1, max_overflow=8), "reconnects"),
+    ("it recycles at once", engine(pool_recycle=0), "reconnects"),
+    ("it recycles after five seconds", engine(pool_recycle=5), "reconnects"),
+    # -- how long
+    ("it keeps SQLAlchemy's 30 s", engine(pool_timeout="left out"), "callers-hang"),
+    ("it waits for two seconds", engine(pool_timeout=2), "callers-hang"),
+    ("it takes the timeout for milliseconds", engine(pool_timeout=500), "callers-hang"),
+    ("it has no timeout", engine(pool_timeout=None), "callers-hang"),
+    ("it sends away at once", engine(pool_timeout=0), "sheds-the-rush"),
+    ("it sends away after 20 ms", engine(pool_timeout=0.02), "sheds-the-rush"),
+    # -- later engines
+    ("later pools are tiny", from_call_to_call("pool_size=1, max_overflow=0"), "engines-differ"),
+    ("later pools are large", from_call_to_call("max_overflow=30"), "engines-differ"),
+    ("later pools wait for ever", from_call_to_call("pool_timeout=None"), "engines-differ"),
+    (
+        "it shrinks with every call",
+        """
+sizes = [6, 5, 4, 3, 2]
 
+def make_engine(url):
+    return create_async_engine(url, pool_size=sizes.pop(0), max_overflow=3, pool_timeout=0.45)
+""",
+        "engines-differ",
+    ),
+    (
+        "it returns the same engine each time",
+        """
+engines = {}
 
-def the_same_each_time() -> Make:
-    engines: dict[str, AsyncEngine] = {}
+def make_engine(url):
+    if url not in engines:
+        engines[url] = create_async_engine(url, pool_size=6, max_overflow=3, pool_timeout=0.45)
+    return engines[url]
+""",
+        "one-engine",
+    ),
+    # -- what it returns
+    (
+        "its engine is synchronous",
+        "from sqlalchemy import create_engine\n"
+        'def make_engine(url):\n    return create_engine("sqlite://")\n',
+        "no-engine",
+    ),
+    (
+        "it returns a sessionmaker",
+        "from sqlalchemy.ext.asyncio import async_sessionmaker\n"
+        "def make_engine(url):\n    return async_sessionmaker(create_async_engine(url))\n",
+        "no-engine",
+    ),
+    (
+        "it returns the settings alone",
+        "def make_engine(url):\n    return dict(pool_size=6, max_overflow=3, pool_timeout=0.45)\n",
+        "no-engine",
+    ),
+    (
+        "it asks another database",
+        engine('"sqlite+aiosqlite:///elsewhere.sqlite3"'),
+        "another-database",
+    ),
+    (
+        "its database is in memory",
+        'def make_engine(url):\n    return create_async_engine("sqlite+aiosqlite://")\n',
+        "another-database",
+    ),
+    # -- what any exercise may meet
+    ("it returns nothing", GOOD.replace("return ", ""), "not-written"),
+    ("it is not written", "def make_engine(url):\n    raise NotImplementedError\n", "not-written"),
+    ("it misspells a setting", engine(pool_sise=6), "raised"),
+    ("it takes no url", "def make_engine():\n    return None\n", "raised"),
+    (
+        "its connections fail",
+        """
+from sqlalchemy import event
 
-    def make(url: str) -> AsyncEngine:
-        return engines.setdefault("one", create_async_engine(url, pool_size=8, max_overflow=2))
+def make_engine(url):
+    made = create_async_engine(url, pool_size=6, max_overflow=3, pool_timeout=0.45)
 
-    return make
-
-
-def a_sessionmaker(url: str) -> Any:
-    return async_sessionmaker(create_async_engine(url, pool_size=8))
-
-
-def settings_alone(url: str) -> Any:
-    return {"pool_size": 8, "max_overflow": 2, "pool_timeout": 0.5}
-
-
-def nothing(url: str) -> None:
-    create_async_engine(url, pool_size=8)
-
-
-def not_yet(url: str) -> Any:
-    raise NotImplementedError
-
-
-def a_misspelt_setting(url: str) -> Any:
-    return create_async_engine(url, pool_sise=8)
-
-
-def without_the_url() -> Any:
-    return None
-
-
-def leaves(url: str) -> Any:
-    raise SystemExit
-
-
-def a_connection_that_fails(url: str) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=8, max_overflow=2, pool_timeout=0.45)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def check_out(connection: Any, record: Any) -> None:
+    @event.listens_for(made.sync_engine, "connect")
+    def check_out(connection, record):
         raise KeyError("password")
 
-    return engine
+    return made
+""",
+        "raised",
+    ),
+    ("it ends the program", "def make_engine(url):\n    raise SystemExit\n", "exits"),
+)
 
 
-def small(**settings: Any) -> Make:
-    return with_settings(**{"pool_size": 8, "max_overflow": 2, "pool_timeout": 0.45} | settings)
-
-
-WRONG: list[tuple[str, Make]] = [
-    ("too-many-connections", with_settings(pool_size=20, max_overflow=10, pool_timeout=30)),
-    ("too-many-connections", small(max_overflow=3)),
-    ("unlimited", small(max_overflow=-1)),
-    ("unlimited", small(pool_size=0)),
-    ("unlimited", with_settings(poolclass=NullPool)),
-    ("too-few-connections", small(pool_size=5)),
-    ("one-connection-for-all", with_settings(poolclass=StaticPool)),
-    ("reconnects", small(pool_size=4, max_overflow=6)),
-    ("callers-hang", small(pool_timeout=30)),
-    ("callers-hang", small(pool_timeout=None)),
-    ("sheds-the-rush", small(pool_timeout=0)),
-    ("sheds-the-rush", small(pool_timeout=0.02)),
-    ("no-engine", lambda url: create_engine("sqlite://")),
-    ("no-engine", a_sessionmaker),
-    ("no-engine", settings_alone),
-    ("another-database", of_another_database),
-    ("another-database", of_one_database_in_memory),
-    ("one-engine", the_same_each_time()),
-    ("not-written", nothing),
-    ("not-written", not_yet),
-    ("raised", a_misspelt_setting),
-    ("raised", without_the_url),
-    ("raised", a_connection_that_fails),
-    ("exits", leaves),
-]
-
-
-@pytest.mark.parametrize(("mistake", "make"), WRONG)
-async def test_wrong_answers_get_their_hint(mistake: str, make: Make) -> None:
-    verdict = await check_pool_settings(make, limit=AMPLE)
+@pytest.mark.parametrize(("name", "source", "mistake"), WRONG, ids=[name for name, *_ in WRONG])
+async def test_a_wrong_answer_gets_its_own_hint(
+    name: str, source: str, mistake: str, written: Written
+) -> None:
+    verdict = await check_pool_settings(written("07", source)["make_engine"], limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
 
 
-async def test_an_overflow_that_nobody_set_is_named() -> None:
-    verdict = await check_pool_settings(with_settings(pool_size=10, pool_timeout=0.45), limit=AMPLE)
+async def test_an_overflow_that_nobody_set_is_named(written: Written) -> None:
+    make = written("07", engine(pool_size=10, max_overflow="left out"))["make_engine"]
+    verdict = await check_pool_settings(make, limit=AMPLE)
     assert verdict.mistake == "too-many-connections"
     assert "4 × (10 + 10) are 80" in verdict.message
 
 
+async def test_the_room_that_a_deploy_needs_is_counted(written: Written) -> None:
+    make = written("07", engine(pool_size=8, max_overflow=2))["make_engine"]
+    verdict = await check_pool_settings(make, limit=AMPLE)
+    assert "5 × (8 + 2) are 50, and 2 more, of 50 less 3" in verdict.message
+
+
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
-    assert {mistake.name for mistake in EXERCISE.mistakes} <= {name for name, _ in WRONG}
+    assert {mistake.name for mistake in EXERCISE.mistakes} <= {mistake for *_, mistake in WRONG}
 
 
 @pytest.mark.parametrize("given", [8, {"pool_size": 8}, None])
@@ -183,7 +271,7 @@ async def test_what_cannot_be_called_is_refused(given: Any) -> None:
 
 
 async def test_the_engine_made_in_the_check_cell() -> None:
-    verdict = await check_pool_settings(made_asynchronously("sqlite+aiosqlite://"))
+    verdict = await check_pool_settings(endless_function("sqlite+aiosqlite://"))
     assert verdict.mistake == "called-instead-of-passed"
 
 
@@ -195,7 +283,7 @@ def endless_connection(url: str) -> AsyncEngine:
     async def connect(*args: Any, **options: Any) -> Any:
         await asyncio.Event().wait()
 
-    return create_async_engine(url, pool_size=8, max_overflow=2, async_creator=connect)
+    return create_async_engine(url, pool_size=6, max_overflow=3, async_creator=connect)
 
 
 @pytest.mark.parametrize("make", [endless_function, endless_connection])
@@ -203,14 +291,14 @@ async def test_an_endless_wait_is_stopped(make: Make) -> None:
     assert (await check_pool_settings(make, limit=0.3)).mistake == "never-ends"
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_overflow": 20}])
+@pytest.mark.parametrize("source", [GOOD, engine(max_overflow=20)])
 async def test_nothing_is_left_behind(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Written
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
 
-    await check_pool_settings(small(**settings), limit=AMPLE)
+    await check_pool_settings(written("07", source)["make_engine"], limit=AMPLE)
 
     assert asyncio.all_tasks() == tasks
     for thread in set(threading.enumerate()) - threads:

@@ -66,6 +66,11 @@ def test_bars_with_bounds_ranges_and_labels() -> None:
     assert "▏predicted bound" not in texts(bars(["a"], [1], unit="s", bounds=[None]))
 
 
+def test_a_bar_of_what_failed_is_red() -> None:
+    (axes,) = bars(["a", "b"], [3, 1], unit="s", failed=[False, True]).axes
+    assert [to_hex(patch.get_facecolor()) for patch in axes.patches] == [BAR, HELD]
+
+
 def test_bars_of_nothing_and_with_long_names_fit() -> None:
     assert inside(bars(["a"], [0], unit="s"))
     assert inside(bars(["a name that goes on for " + "ever " * 6], [1], unit="s"))

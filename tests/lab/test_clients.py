@@ -120,7 +120,7 @@ class TestInProcess:
 
 class TestOneRequest:
     async def test_get_answers_in_the_callers_task(self):
-        response = await get(an_app(), "/plain/7", params={"more": 3})
+        response = await get(an_app(), "/plain/7", lifespan=False, params={"more": 3})
         assert response.json() == {
             "item": "7",
             "more": 3,
@@ -128,7 +128,7 @@ class TestOneRequest:
         }
 
     async def test_post_sends_the_body(self):
-        assert (await post(an_app(), "/plain", json={"a": 1})).json() == {"a": 1}
+        assert (await post(an_app(), "/plain", lifespan=False, json={"a": 1})).json() == {"a": 1}
 
     @pytest.mark.parametrize(
         ("path", "name"),
@@ -144,7 +144,7 @@ class TestOneRequest:
         ],
     )
     def test_the_coroutine_is_named_by_method_and_path(self, path, name):
-        coroutine = get(an_app(), path)
+        coroutine = get(an_app(), path, lifespan=False)
         assert inspect.iscoroutine(coroutine)
         assert coroutine.__qualname__ == coroutine.__name__ == name
         coroutine.close()
@@ -155,7 +155,7 @@ class TestOneRequest:
 
         monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
         monkeypatch.setattr("ssl.create_default_context", forbidden)
-        assert (await get(an_app(), "/plain/1")).status_code == 200
+        assert (await get(an_app(), "/plain/1", lifespan=False)).status_code == 200
         async with serve(an_app()) as server, server.client() as client:
             assert (await client.get("/plain/1")).status_code == 200
 

@@ -3,9 +3,13 @@ import gc
 import math
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
-from support.lab import display
+from support.lab import charts, display
+from support.lab.answers import Answers
+from support.lab.clients import in_process
 from support.lab.compare import Comparison, compare, milliseconds
 
 pytestmark = pytest.mark.anyio
@@ -141,6 +145,85 @@ async def test_a_table_and_bars_are_shown(shown: list[dict[str, str]]) -> None:
 async def test_one_contender_can_be_shown(shown: list[dict[str, str]]) -> None:
     await compare({"only": lambda: None}, repeat=1)
     assert shown[2]["text/plain"] == "only takes 1 times as long as only, best of 1 round."
+
+
+class TestErrors:
+    """A quick 500 must not pass for a quick answer."""
+
+    async def test_answers_of_a_service_that_sheds_load_are_counted_and_not_raised(self) -> None:
+        app, calls = FastAPI(), []
+
+        @app.get("/page")
+        async def page() -> None:
+            calls.append(1)
+            if len(calls) % 2:
+                raise ZeroDivisionError
+
+        @app.get("/fine")
+        async def fine() -> None: ...
+
+        async with in_process(app, raise_errors=False) as client:
+            comparison = await compare(
+                {
+                    "fine": lambda: client.get("/fine"),
+                    "half": lambda: asyncio.gather(*[client.get("/page") for _ in range(4)]),
+                    "nothing": nothing,
+                },
+                repeat=3,
+                show=False,
+            )
+        assert comparison.errors == {"fine": {}, "half": {500: 6}, "nothing": {}}
+        assert [answers.total for answers in comparison.answers.values()] == [3, 12, 0]
+        assert "half" in repr(comparison)
+        assert "(6 of 12 answers were 500)" in repr(comparison)
+
+    async def test_only_timed_rounds_are_counted(self) -> None:
+        cold = iter([httpx.Response(503)])
+
+        def warms_up() -> httpx.Response:
+            return next(cold, httpx.Response(200))
+
+        warmed = await compare({"cold": warms_up}, repeat=2, show=False)
+        assert (warmed.answers["cold"].total, dict(warmed.errors["cold"])) == (2, {})
+
+    async def test_returned_exceptions_are_counted_by_their_class(self) -> None:
+        async def late() -> None:
+            raise httpx.PoolTimeout("no seat")
+
+        def both() -> Any:
+            return asyncio.gather(late(), late(), return_exceptions=True)
+
+        comparison = await compare({"both": both}, repeat=2, show=False)
+        assert comparison.errors["both"] == {"PoolTimeout": 4}
+
+    async def test_table_note_bars_and_summary_name_them(
+        self, shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drawn: list[Any] = []
+        bars = charts.bars
+        monkeypatch.setattr(
+            charts, "bars", lambda *a, **o: (drawn.append(o["failed"]), bars(*a, **o))[1]
+        )
+        answers = {"slow": Answers(20), "quick": Answers()}
+        for _ in range(3):
+            answers["quick"].count(httpx.Response(500))
+        Comparison({"slow": [0.4], "quick": [0.1]}, {}, answers).show()
+        table, note, picture, words = (bundle["text/plain"] for bundle in shown)
+        header, slow, quick = table.splitlines()
+        assert header.endswith("errors")
+        assert slow.endswith("0 of 20")
+        assert quick.endswith("3 of 3")
+        assert note == "✗ quick: 3 of 3 answers were 500. Its time includes them."
+        assert picture.endswith("quick: 3 of 3 answers were 500.")
+        assert words.endswith("best of 1 round. quick: 3 of 3 answers were 500.")
+        assert drawn == [[False, True]]
+
+    async def test_without_errors_nothing_is_said_of_them(
+        self, shown: list[dict[str, str]]
+    ) -> None:
+        await compare({"fine": lambda: httpx.Response(200)}, repeat=2)
+        assert len(shown) == 3
+        assert "error" not in "".join(bundle["text/plain"] for bundle in shown)
 
 
 async def nothing() -> None: ...

@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from support.lab.cancels import CANCELLED, NEVER_STARTED, TIMED_OUT
+from support.lab.colours import INK, QUEUES, SPANS, TIMED_OUT_INK
 from support.lab.display import _png
 from support.lab.pictures import HELD, HELD_BAND, RUNNING, WAITING, describe, draw
 from support.lab.recording import Recording
-from support.lab.trace import TaskTrace
+from support.lab.trace import Stretch, TaskTrace
 
 Step = tuple[float, float, str]
 
@@ -30,8 +32,10 @@ def trace(name: str, *steps: Step, parent: TaskTrace | None = None, **others: An
     return made
 
 
-def recording(*traces: TaskTrace, title: str = "By hand", end: float = 0.1) -> Recording:
-    return Recording(traces, title=title, start=0.0, end=end, held=0.01)
+def recording(
+    *traces: TaskTrace, title: str = "By hand", end: float = 0.1, watched: Sequence[str] = ()
+) -> Recording:
+    return Recording(traces, title=title, start=0.0, end=end, held=0.01, watched=watched)
 
 
 def words(figure: Figure) -> Iterator[tuple[str, Bbox]]:
@@ -63,6 +67,27 @@ def bars(figure: Figure, colour: str) -> list[tuple[float, float]]:
     """Return the beginnings and lengths of all bars in ``colour``, in the axis's unit."""
     found = (spans for level, kind, spans in drawn(figure) if level >= 2 and kind == colour)
     return sorted(itertools.chain.from_iterable(found))
+
+
+def symbols(figure: Figure, colour: str) -> list[float]:
+    """Return when symbols in ``colour`` stand, in the axis's unit."""
+    found: list[float] = []
+    for axes in figure.axes:
+        for line in axes.get_lines():
+            if line.get_marker() != "None" and to_hex(line.get_markerfacecolor()) == colour:
+                found.extend(np.asarray(line.get_xdata(), dtype=float).tolist())
+    return sorted(found)
+
+
+def dotted(figure: Figure) -> list[tuple[float, float]]:
+    """Return beginnings and ends of what is drawn as not yet started, in the axis's unit."""
+    found = []
+    for axes in figure.axes:
+        for line in axes.get_lines():
+            across = np.asarray(line.get_xdata(), dtype=float)
+            if line.is_dashed() and len(across) % 3 == 0:  # the answer's line has two ends
+                found.extend((a, b) for a, b, _ in across.reshape(-1, 3).tolist())
+    return sorted(found)
 
 
 def assert_legible(figure: Figure) -> None:
@@ -337,7 +362,258 @@ def test_steps_in_between_stay_on_the_row_of_their_wait() -> None:
     assert sorted(marks) == sorted([0, 10, 20, 30, 40, 0, 10, 20, 20, 30, 40])
 
 
+# What tasks hold and queue for.
+
+
+def held_by_turns() -> Recording:
+    first = trace("first", stretches=[Stretch("holds lock", 0.001, 0.03)])
+    second = trace(
+        "second",
+        stretches=[Stretch("queues for lock", 0.002, 0.03), Stretch("holds lock", 0.03, 0.05)],
+    )
+    return recording(first, second, watched=["lock"])
+
+
+def test_what_is_held_is_a_strip_and_what_is_queued_for_is_hatched() -> None:
+    figure = draw([held_by_turns()])
+    assert_legible(figure)
+    assert bars(figure, SPANS[0]) == [pytest.approx((1, 29)), pytest.approx((30, 20))]
+    assert bars(figure, QUEUES[0]) == [pytest.approx((2, 28))]
+    assert {"holds lock", "queues for lock"} <= set(said(figure))
+    hatched = [bar for bar in figure.findobj(PolyCollection) if bar.get_hatch()]
+    assert len(hatched) == 1
+    colour: Any = hatched[0].get_facecolor()
+    assert to_hex(colour[0]) == QUEUES[0]
+
+
+def test_the_legend_explains_only_what_is_drawn() -> None:
+    plain = set(said(draw([recording(trace("a"))])))
+    assert not plain & {
+        "not yet started", "not ended", "cancelled here", "timed out here", "holding the loop",
+    }  # fmt: skip
+    unused = set(said(draw([recording(trace("a"), watched=["lock"])])))
+    assert not unused & {"holds lock", "queues for lock"}
+
+
+def test_two_things_that_are_held_have_two_colours_in_every_panel() -> None:
+    both = [Stretch("holds slot", 0.01, 0.02), Stretch("holds lock", 0.01, 0.03)]
+    figure = draw(
+        [
+            recording(trace("a", stretches=both), watched=["slot", "lock"]),
+            recording(trace("b", stretches=both[1:]), watched=["lock"]),
+        ]
+    )
+    assert_legible(figure)
+    assert bars(figure, SPANS[0]) == [pytest.approx((10, 10))]
+    assert bars(figure, SPANS[1]) == [pytest.approx((10, 20))] * 2
+
+
+def test_a_lock_that_outlives_its_task_is_drawn_to_the_end_and_the_words_stand_after_it() -> None:
+    leaks = trace("leaks", outcome="cancelled", stretches=[Stretch("holds lock", 0.01)])
+    figure = draw([recording(leaks, watched=["lock"])])
+    assert_legible(figure)
+    (strip,) = bars(figure, SPANS[0])
+    assert strip == pytest.approx((10, 90))
+    (ending,) = [box for text, box in words(figure) if text == "cancelled"]
+    axes = figure.axes[0]
+    assert ending.x0 > axes.transData.transform((100, 0))[0]
+
+
+def test_thin_lanes_are_coloured_by_what_they_hold() -> None:
+    lanes = [
+        trace("call", stretches=[Stretch("holds slot", 0.01 * n, 0.01 * n + 0.01)])
+        for n in range(6)
+    ]
+    figure = draw([recording(*lanes, watched=["slot"])])
+    assert_legible(figure)
+    assert len(bars(figure, SPANS[0])) == 6
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_dense_steps_let_what_is_held_shine_through(watched: bool) -> None:
+    busy = trace("busy", *[(n / 20_000, (n + 0.3) / 20_000, "get") for n in range(20_000)])
+    busy.stretches = [Stretch("holds lock", 0.2, 0.8)] if watched else []
+    figure = draw([recording(busy, end=1.0, watched=["lock"])])
+    shades: list[Any] = [
+        bar.get_facecolor() for bar in figure.findobj(PolyCollection) if bar.get_zorder() == 3
+    ]
+    assert shades
+    assert all((shade[0][3] < 1) == watched for shade in shades)
+
+
+def test_a_legend_of_many_names_stays_inside_the_picture() -> None:
+    names = [f"waits for the answer of supplier number {n}" for n in range(7)]
+    spans = [Stretch(name, 0.01 * n, 0.01 * n + 0.01) for n, name in enumerate(names)]
+    figure = draw([recording(trace("a" * 60, stretches=spans), watched=["slot"])])
+    assert_legible(figure)
+    assert sum(text.startswith("waits for the answer") for text in said(figure)) == 7
+
+
+# Marks.
+
+
+def test_a_cancel_and_a_time_out_are_marked_where_they_happen() -> None:
+    figure = draw(
+        [
+            recording(
+                trace("late", marks=[(0.02, TIMED_OUT)]),
+                trace("stopped", marks=[(0.03, CANCELLED)], outcome="cancelled"),
+            )
+        ]
+    )
+    assert_legible(figure)
+    assert symbols(figure, TIMED_OUT_INK) == pytest.approx([20])
+    assert symbols(figure, INK) == pytest.approx([30])
+    assert {"timed out here", "cancelled here", "cancelled"} <= set(said(figure))
+
+
+def test_a_lessons_own_mark_has_its_words_beside_it() -> None:
+    marks = [(0.02, "asks again"), (0.051, "gives up")]
+    figure = draw([recording(trace("a", marks=marks))])
+    assert_legible(figure)
+    where = dict(words(figure))
+    axes = figure.axes[0]
+    for at, text in marks:
+        x = axes.transData.transform((at * 1000, 0))[0]
+        assert x < where[text].x0 < x + 30
+
+
+def test_a_mark_at_the_end_of_the_picture_has_its_words_before_it() -> None:
+    long = "gives up after having waited for the slot for so long that nobody waits for it"
+    figure = draw([recording(trace("a", marks=[(0.0999, long)]))])
+    assert_legible(figure)
+    ((at,),) = [symbols(figure, "#6b3fa0")]
+    (box,) = [box for text, box in words(figure) if text.startswith("gives up")]
+    assert box.x1 < figure.axes[0].transData.transform((at, 0))[0]
+
+
+def test_a_cancel_before_the_first_step_is_said() -> None:
+    never = trace(
+        "never", (0.05, 0.0501, ""), made=0.01, outcome="cancelled", marks=[(0.05, NEVER_STARTED)]
+    )
+    figure = draw([recording(trace("main"), never)])
+    assert_legible(figure)
+    assert "cancelled before it started" in said(figure)
+    assert dotted(figure) == [pytest.approx((10, 50))]
+
+
+# Not yet started, not ended.
+
+
+def test_a_task_is_dotted_from_its_making_to_its_first_step() -> None:
+    figure = draw([recording(trace("main"), trace("late", (0.04, 0.041, ""), made=0.01))])
+    assert_legible(figure)
+    assert dotted(figure) == [pytest.approx((10, 40))]
+    assert "not yet started" in said(figure)
+    assert (pytest.approx(40), pytest.approx(1)) in bars(figure, WAITING)
+
+
+def test_a_task_that_starts_at_once_is_not_dotted() -> None:
+    figure = draw([recording(trace("main"), trace("soon", made=-0.0001))])
+    assert dotted(figure) == []
+    assert "not yet started" not in said(figure)
+
+
+def test_a_task_that_never_started_has_a_lane_without_a_bar() -> None:
+    never = trace("never", made=0.02, outcome="pending")
+    never.steps.clear()
+    made = recording(trace("main"), never)
+    figure = draw([made])
+    assert_legible(figure)
+    assert dotted(figure) == [pytest.approx((20, 100))]
+    assert {"never", "not started"} <= set(said(figure))
+    assert len(bars(figure, WAITING)) == 1
+    assert made.names == ["main"]
+    assert describe(made) == "By hand: 1 task, 1 not started, done after 100 ms."
+
+
+def test_an_open_end_is_an_arrow() -> None:
+    figure = draw([recording(trace("main"), trace("open", outcome="pending"))])
+    assert_legible(figure)
+    assert symbols(figure, WAITING) == pytest.approx([100])
+    assert said(figure).count("not ended") == 2  # beside the lane, and in the legend
+
+
+# Groups.
+
+
+def group_of(count: int, **befell: dict[str, Any]) -> Recording:
+    lanes = [trace("call", (n / 1e4, n / 1e4 + 0.001, ""), (0.05, 0.06, "")) for n in range(count)]
+    for place, fields in befell.items():
+        for field, value in fields.items():
+            setattr(lanes[int(place[1:])], field, value)
+    return recording(trace("main"), *lanes)
+
+
+def test_failures_in_a_group_are_counted_beside_the_first_of_them_and_marked() -> None:
+    failed = {f"n{n}": {"outcome": "failed", "error": "RuntimeError"} for n in range(60, 180, 10)}
+    figure = draw([group_of(200, **failed)])
+    assert_legible(figure)
+    assert symbols(figure, HELD) == pytest.approx([60] * 12)
+    (note,) = [box for text, box in words(figure) if text == "12 failed: RuntimeError"]
+    axes = figure.axes[0]
+    heights = [
+        float(down)
+        for line in axes.get_lines()
+        if line.get_marker() == "o"
+        for down in np.asarray(line.get_ydata())
+    ]
+    first = axes.transData.transform((0, min(heights)))[1]
+    assert note.y0 < first < note.y1
+
+
+def test_all_that_befell_a_group_is_said() -> None:
+    figure = draw(
+        [
+            group_of(
+                20,
+                n1={"outcome": "cancelled"},
+                n2={"outcome": "failed", "error": "KeyError"},
+                n3={"outcome": "failed", "error": "ValueError"},
+                n4={"outcome": "failed", "error": "KeyError"},
+                n5={"outcome": "failed", "error": "TimeoutError", "marks": [(0.05, TIMED_OUT)]},
+                n6={"outcome": "pending"},
+            )
+        ]
+    )
+    assert_legible(figure)
+    told = {"1 cancelled", "3 failed: KeyError, Val…", "1 timed out", "1 not ended"}
+    assert {text for text in told if not text.startswith("3")} <= set(said(figure))
+    assert any(text.startswith("3 failed: KeyError") for text in said(figure))
+
+
+def test_a_group_in_which_all_went_well_has_no_note() -> None:
+    assert not [text for text in said(draw([group_of(20)])) if text[0].isdigit() and " " in text]
+
+
 # In words.
+
+
+def test_who_holds_and_who_queues_in_words() -> None:
+    assert describe(held_by_turns()) == (
+        "By hand: 2 tasks, at most 2 in flight, at most 1 holds lock and 1 queues for it, "
+        "done after 100 ms."
+    )
+
+
+def test_nobody_who_holds_in_words() -> None:
+    assert "none holds lock, " in describe(recording(trace("a"), watched=["lock"]))
+
+
+def test_time_outs_and_own_marks_in_words() -> None:
+    lanes = [
+        trace("a", marks=[(0.01, "asks"), (0.02, TIMED_OUT), (0.03, "asks")]),
+        trace("b", stretches=[Stretch("has the lease", 0.01, 0.02)]),
+    ]
+    assert describe(recording(*lanes)) == (
+        "By hand: 2 tasks, at most 2 in flight, 1 timed out, 'asks' 2 times, "
+        "'has the lease' once, done after 100 ms."
+    )
+
+
+def test_more_than_four_own_marks_are_not_all_named() -> None:
+    marks = [(0.01, f"mark {n}") for n in range(7)]
+    assert "'mark 3' once, 3 marks more" in describe(recording(trace("a", marks=marks)))
 
 
 def test_a_family_in_words() -> None:

@@ -686,7 +686,7 @@ async def test_tasks_of_anyio_are_named_after_their_functions() -> None:
             await group.start(server)
             group.start_soon(fails_at_once)
     found = [(trace.given_name or trace.function, trace.ours) for trace in recorder.traces]
-    names = ["fetch", "fetch", "get_by_id", "__call__", "ada", "server", "fails_at_once"]
+    names = ["fetch", "fetch", "get_by_id", "Users", "ada", "server", "fails_at_once"]
     assert found == [(name, True) for name in names]
     assert recorder.traces[-1].error == "LookupError"
 

@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from support.project import Lesson, Project
-from support.publishing.structure import Draft
+from support.publishing.draft import Draft
 
 WriteLesson = Callable[..., Path]
 

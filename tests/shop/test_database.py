@@ -226,6 +226,13 @@ async def test_warming_opens_connections_and_moves_no_counter(database):
         assert threading.active_count() == threads, "no connection more was opened"
 
 
+async def test_warming_again_asks_open_connections_and_moves_no_counter():
+    async with open_shop(name="warm", users=4, pool_pre_ping=True) as shop:
+        await shop.users.count()
+        await shop.warm(2)
+        assert (shop.statements, shop.round_trips, shop.peak_checked_out) == (1, 3, 1)
+
+
 async def test_warming_fills_the_pool_unless_told_otherwise(database):
     await database.warm()
     assert isinstance(database.engine.pool, AsyncAdaptedQueuePool)
@@ -250,11 +257,13 @@ async def test_a_pool_that_does_not_queue_takes_no_size(poolclass):
 async def test_connections_of_a_null_pool_leave_nothing_behind():
     before = set(threading.enumerate())
     async with open_shop(name="pool", users=4, poolclass=NullPool) as shop:
+        database = shop._database
+        assert isinstance(database, Database)
         await asyncio.gather(*[shop.users.count() for _ in range(20)])
-        assert len(shop._database._links) <= 20
+        assert len(database._links) <= 20
         for _ in range(20):
             await shop.users.count()
-        assert len(shop._database._links) <= 21, "those that have ended are forgotten"
+        assert len(database._links) <= 21, "those that have ended are forgotten"
     assert set(threading.enumerate()) <= before
 
 

@@ -59,8 +59,15 @@ def waiting_in(coroutine):
 
 
 @pytest.fixture
-async def shop():
+async def embedded():
     async with open_shop(name="repositories", users=40, products=30) as shop:
+        yield shop
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def shop(request):
+    url = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
+    async with open_shop(name="repositories", users=40, products=30, database_url=url) as shop:
         yield shop
 
 
@@ -80,8 +87,9 @@ def test_every_public_method_is_called_here():
 
 @pytest.mark.parametrize(("repository", "method", "arguments"), CALLS, ids=NAMES)
 async def test_a_call_is_one_statement_and_returns_its_connection(
-    shop, repository, method, arguments
+    embedded, repository, method, arguments
 ):
+    shop = embedded
     shop.reset_counters()
     await call(getattr(shop, repository), method, arguments)
     assert shop.statements == 1
@@ -90,7 +98,8 @@ async def test_a_call_is_one_statement_and_returns_its_connection(
 
 
 @pytest.mark.parametrize(("repository", "method", "arguments"), CALLS, ids=NAMES)
-async def test_calls_on_one_session_share_its_connection(shop, repository, method, arguments):
+async def test_calls_on_one_session_share_its_connection(embedded, repository, method, arguments):
+    shop = embedded
     async with shop.session() as session:
         shared = type(getattr(shop, repository))(session)
         shop.reset_counters()
@@ -103,8 +112,9 @@ async def test_calls_on_one_session_share_its_connection(shop, repository, metho
 
 @pytest.mark.parametrize(("repository", "method", "arguments"), CALLS, ids=NAMES)
 async def test_wherever_a_call_waits_its_own_name_is_the_innermost_of_the_shop(
-    shop, repository, method, arguments
+    embedded, repository, method, arguments
 ):
+    shop = embedded
     shop.round_trip = 0.005
     task = asyncio.create_task(call(getattr(shop, repository), method, arguments))
     seen = set()
@@ -114,6 +124,24 @@ async def test_wherever_a_call_waits_its_own_name_is_the_innermost_of_the_shop(
         await asyncio.sleep(0)
     await task
     assert seen == {method}
+
+
+@pytest.mark.postgres
+async def test_on_postgresql_too_each_call_is_one_statement_on_a_connection(postgres_server):
+    opened = open_shop(name="calls", users=40, products=30, database_url=postgres_server)
+    # The user is deleted last, since the other calls are about that user.
+    calls = sorted(CALLS, key=lambda each: each[1] == "delete")
+    async with opened as shop:
+        for repository, method, arguments in calls[:-1]:
+            shop.reset_counters()
+            await call(getattr(shop, repository), method, arguments)
+            used = (shop.statements, shop.peak_checked_out, shop.checked_out)
+            assert used == (1, 1, 0), f"{repository}.{method}"
+        async with shop.session() as session:
+            shop.reset_counters()
+            for repository, method, arguments in calls:
+                await call(type(getattr(shop, repository))(session), method, arguments)
+            assert (shop.statements, shop.peak_checked_out) == (len(CALLS), 1)
 
 
 async def test_the_dashboard_adds_up(shop):
