@@ -176,7 +176,10 @@ class Kernel:
             elif kind == "error":
                 reply.errors.append("\n".join(content["traceback"]))
 
-        answer = self.client.execute_interactive(code, output_hook=take, timeout=KERNEL_SECONDS)
+        # a kernel that stops on an error may still be refusing requests when the next one comes
+        answer = self.client.execute_interactive(
+            code, output_hook=take, timeout=KERNEL_SECONDS, stop_on_error=False
+        )
         reply.status = answer["content"]["status"]
         return reply
 
