@@ -91,6 +91,7 @@ def test_the_speaker_sees_the_notes_and_the_room_does_not(
     expect(note.first).to_be_hidden()
     with page.expect_popup() as opened:
         page.keyboard.press("s")  # here, on the first slide: RISE goes back to it
+    page.bring_to_front()  # a page behind another one is slowed down by the browser
     go_on_until(page, page.locator(f"{PRESENT} aside.notes"))
     speaker = opened.value.locator(".speaker-controls-notes .value")
     expect(speaker).to_contain_text("Presenting?", timeout=PATIENCE)

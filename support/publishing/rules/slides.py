@@ -21,6 +21,7 @@ CODE_LINE, CODE_FRAME = 18.3, 20
 TEXT_LINE, TEXT_FRAME, TEXT_GAP, TEXT_COLUMNS = 18.4, 37, 20, 170
 LIST_LINE, TABLE_ROW, TABLE_FRAME = 22.6, 20.4, 3
 HEADING_HEIGHTS = {1: 76, 2: 36, 3: 36}
+TITLE_COLUMNS, TITLE_LINE = 38, 62  # a longer title takes another line
 ROOM = 15  # for what the estimate leaves out
 
 
@@ -59,6 +60,9 @@ def cell_height(cell: NotebookNode) -> float:
 def _block_height(block: markdown.Block) -> float:
     """Return the estimated height of a heading, a table, a list, code or a paragraph."""
     match block.kind:
+        case "heading_open" if block.level == 1:
+            lines = math.ceil(sum(map(len, block.lines)) / TITLE_COLUMNS)
+            return HEADING_HEIGHTS[1] + TITLE_LINE * (lines - 1)
         case "heading_open":
             return HEADING_HEIGHTS.get(block.level, HEADING_HEIGHTS[3])
         case "table_open":
