@@ -4,8 +4,9 @@ Each fact is kept once: titles and minutes in the lessons, the rest in that file
 """
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,19 +143,13 @@ def _snippet(row: dict[str, Any], lessons: list[str]) -> Snippet:
 def write_index(project: Project) -> list[Path]:
     """Write the tables into the README and lesson 00; return the files that have changed.
 
-    Raises CourseError as :func:`read_index` does, and when a heading or its table is missing.
+    Nothing is written unless all of it can be. Raises CourseError as :func:`read_index` does, and
+    when a heading or its table is missing.
     """
-    changed = []
-    for path, text, wanted in _texts(project):
-        if text != wanted:
-            path.write_text(wanted, encoding="utf-8")
-            changed.append(path)
-    first = project.lesson(FIRST)
-    notebook = read_notebook(first.path)
-    if _fill_cells(notebook["cells"], _cell_tables(project)):
-        write_notebook(notebook, first.path)
-        changed.append(first.path)
-    return changed
+    stale = list(_stale(project))
+    for _, write in stale:
+        write()
+    return [path for path, _ in stale]
 
 
 def index_faults(project: Project) -> list[str]:
@@ -162,46 +157,47 @@ def index_faults(project: Project) -> list[str]:
 
     What :func:`write_index` would raise is a line too.
     """
+    source = FILE.as_posix()
     try:
-        stale = [path.name for path, text, wanted in _texts(project) if text != wanted]
-        first = project.lesson(FIRST)
-        if _fill_cells(read_notebook(first.path)["cells"], _cell_tables(project)):
-            stale.append(first.path.name)
+        return [
+            f"{path.name} does not say what {source} does: run `course index`"
+            for path, _ in _stale(project)
+        ]
     except CourseError as error:
         return [str(error)]
-    source = FILE.as_posix()
-    return [f"{name} does not say what {source} does: run `course index`" for name in stale]
 
 
-def _texts(project: Project) -> Iterator[tuple[Path, str, str]]:
-    path = project.root / "README.md"
-    text = wanted = _text_of(project, Path(path.name))
+def _stale(project: Project) -> Iterator[tuple[Path, Callable[[], object]]]:
+    """Yield each file whose tables are others than they should be, and what writes it anew."""
+    readme = project.root / "README.md"
+    text = wanted = _text_of(project, Path(readme.name))
     index, drafts = read_index(project), _drafts(project)
-    for heading, table in (
+    for title, table in (
         ("## Lessons", _lesson_table(index, drafts)),
         ("## The card, snippet by snippet", _card_table(index, drafts)),
     ):
-        wanted = _with_table(wanted, heading, table, path.name)
-    yield path, text, wanted
-
-
-def _cell_tables(project: Project) -> dict[str, list[str]]:
-    index, drafts = read_index(project), _drafts(project)
-    return {
+        wanted = _with_table(wanted, title, table, readme.name)
+    if wanted != text:
+        yield readme, partial(readme.write_text, wanted, encoding="utf-8")
+    first = drafts[project.lesson(FIRST).name]
+    tables = {
         "## Map of the course": _map_table(index, drafts),
         "## From symptom to lesson": _symptom_table(index, drafts),
         "## Three syllabi": syllabi_table(index, drafts),
     }
+    if _fill_cells(first.cells, tables):
+        path = first.lesson.path
+        yield path, partial(write_notebook, first.notebook, path)
 
 
 def _fill_cells(cells: list[Any], tables: dict[str, list[str]]) -> bool:
     """Put each table under its heading; return whether that changed anything."""
     changed = False
-    for heading, table in tables.items():
-        cell = next((one for one in cells if one["source"].startswith(heading)), None)
+    for title, table in tables.items():
+        cell = next((one for one in cells if one["source"].startswith(title)), None)
         if cell is None:
-            raise CourseError(f"lesson {FIRST} has no cell that begins with {heading!r}.")
-        wanted = _with_table(cell["source"], heading, table, f"lesson {FIRST}")
+            raise CourseError(f"lesson {FIRST} has no cell that begins with {title!r}.")
+        wanted = _with_table(cell["source"], title, table, f"lesson {FIRST}")
         changed = changed or wanted != cell["source"]
         cell["source"] = wanted
     return changed
