@@ -75,7 +75,8 @@ def fill_workbook(project: Project) -> list[str]:
         if not copy.exists():
             write_notebook(fresh, copy)
             continue
-        cure = f"`course reset {lesson.number}` fetches it and keeps yours beside it."
+        wanted = lesson.name if lesson.deeper else lesson.number
+        cure = f"`course reset {wanted}` fetches it and keeps yours beside it."
         try:
             mine = read_notebook(copy)
         except CourseError as error:

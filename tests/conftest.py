@@ -14,12 +14,13 @@ from xdist.scheduler import LoadScopeScheduling
 
 REQUIRE_ALL = "COURSE_REQUIRE_ALL"
 START_WITHIN = 60
+USUAL = "not benchmark and not mutation"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return 2 for a run of everything, and 0, which is this process, for a part or a benchmark."""
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return 2 if everything and config.option.markexpr.strip() == "not benchmark" else 0
+    return 2 if everything and config.option.markexpr.strip() == USUAL else 0
 
 
 class OneAtATime(LoadScopeScheduling):

@@ -11,6 +11,9 @@ from support.project import Lesson
 from support.publishing import markdown
 
 YOUR_TITLE = "(a title of your own)"
+PREVIEW = "**You will be able to**"
+# How a lesson begins that is still to be rewritten, and keeps the rules of the first edition.
+FIRST_EDITION = "**You will see**"
 
 # Level-2 headings, in this order. "Predict" may be "## Predict" or "## Predict: how long?";
 # "What breaks" needs its colon and comes once for each failure. Other headings may stand between.
@@ -21,11 +24,14 @@ SKELETON: tuple[str, ...] = (
     YOUR_TITLE,
     "Compare",
     "What breaks",
-    "In practice",
+    "Ship it",
     "Exercise",
     "Take away",
 )
-# Lesson 00 shows the instruments: nothing breaks, nothing is shipped, nothing is asked.
+SKELETON_OF_FIRST_EDITION = tuple("In practice" if name == "Ship it" else name for name in SKELETON)
+# A second helping is looked up, not read through: sections of any order, each alone.
+SKELETON_OF_DEEPER: tuple[str, ...] = ("Set-up", YOUR_TITLE, "Sources")
+# Lesson 00 shows the instruments: nothing breaks, nothing is shipped.
 SKELETON_OF: dict[str, tuple[str, ...]] = {
     "00": (
         "Set-up",
@@ -39,6 +45,7 @@ SKELETON_OF: dict[str, tuple[str, ...]] = {
 }
 
 MINUTES = re.compile(r"\b(\d+) minutes\b")
+EXERCISE_MINUTES = re.compile(r"\b(\d+)(?: more)?(?: minutes)? for the exercise\b")
 TOP_LEVEL_AWAIT = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
@@ -108,8 +115,16 @@ class Draft:
         return "\n\n".join(parts)
 
     @cached_property
+    def first_edition(self) -> bool:
+        """Whether the lesson is still to be rewritten."""
+        return not self.lesson.deeper and FIRST_EDITION in self.opening
+
+    @cached_property
     def skeleton(self) -> tuple[str, ...]:
-        return SKELETON_OF.get(self.lesson.number, SKELETON)
+        if self.lesson.deeper:
+            return SKELETON_OF_DEEPER
+        usual = SKELETON_OF_FIRST_EDITION if self.first_edition else SKELETON
+        return SKELETON_OF.get(self.lesson.number, usual)
 
     def section(self, name: str) -> Section | None:
         """Return the first section that the skeleton calls ``name``."""
@@ -152,14 +167,40 @@ def minutes(draft: Draft) -> int | None:
     return int(match[1]) if match else None
 
 
+def exercise_minutes(draft: Draft) -> int | None:
+    """Return the minutes that the exercise takes, where the opening states them by themselves."""
+    match = EXERCISE_MINUTES.search(draft.opening)
+    return int(match[1]) if match else None
+
+
+def bound_names(tree: ast.AST) -> set[str]:
+    """Return the names that code binds, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
+                names.add(name)
+            case ast.Name(name, ast.Store() | ast.Del()):
+                names.add(name)
+            case ast.alias(name, alias):
+                names.add(alias or name.partition(".")[0])
+            case ast.arg(name) | ast.ExceptHandler(_, str(name)):
+                names.add(name)
+    return names
+
+
+def parsed(cell: NotebookNode) -> ast.AST:
+    """Return the tree of a code cell; an empty one where it is no Python."""
+    try:
+        return compile(cell["source"], cell["id"], "exec", TOP_LEVEL_AWAIT)
+    except SyntaxError:
+        return ast.Module([], [])  # a rule of its own says so
+
+
 def called_names(cell: NotebookNode) -> set[str]:
     """Return what a code cell calls: ``claim`` for ``claim(...)``, ``reveal`` for ``x.reveal``."""
-    try:
-        tree = compile(cell["source"], cell["id"], "exec", TOP_LEVEL_AWAIT)
-    except SyntaxError:
-        return set()  # a rule of its own says so
     names = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(parsed(cell)):
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name):
                 names.add(node.func.id)

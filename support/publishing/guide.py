@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 from support.exercises.verdicts import ANY_EXERCISE, Exercise, Mistake
 from support.project import CourseError, Project
-from support.publishing.draft import Draft, minutes
+from support.publishing.draft import Draft, exercise_minutes, minutes
 from support.publishing.index import Index, heading, read_index, syllabi_table
 from support.publishing.notebooks import read_notebook
 from support.publishing.rules.slides import PRESENTING
@@ -103,10 +103,14 @@ def _syllabi_lines(index: Index, drafts: list[Draft]) -> Iterator[str]:
 
 
 def _lesson_lines(drafts: list[Draft], exercises: dict[str, Exercise]) -> Iterator[str]:
+    deeper = {draft.lesson.number: draft for draft in drafts if draft.lesson.deeper}
     for draft in drafts:
+        if draft.lesson.deeper:
+            continue
         yield f"## {heading(draft)}"
         yield ""
-        yield f"{minutes(draft)} minutes."
+        more = exercise_minutes(draft)
+        yield f"{minutes(draft)} minutes" + (f", and {more} for the exercise." if more else ".")
         yield ""
         yield from _questions(draft)
         for note in draft.notes:
@@ -115,6 +119,21 @@ def _lesson_lines(drafts: list[Draft], exercises: dict[str, Exercise]) -> Iterat
         exercise = exercises.get(draft.lesson.number)
         if exercise is not None:
             yield from _exercise_lines(exercise)
+        if draft.lesson.number in deeper:
+            yield from _deeper_lines(deeper[draft.lesson.number])
+
+
+def _deeper_lines(draft: Draft) -> Iterator[str]:
+    """Yield what the second helping holds: the answers to what a room asks beyond the lesson."""
+    yield f"**In the second helping**, `{draft.lesson.name}`, each section by itself:"
+    yield ""
+    for section in draft.sections:
+        if section.title not in draft.skeleton:
+            yield f"- {_cell(section.title)}"
+    yield ""
+    for note in draft.notes:
+        yield f"**While you show it:** {note['source'].removeprefix(PRESENTING)}"
+        yield ""
 
 
 def _questions(draft: Draft) -> Iterator[str]:

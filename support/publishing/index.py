@@ -10,33 +10,49 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support.project import CourseError, Lesson, Project
-from support.publishing.draft import Draft, minutes
+from support.project import DEEPER, CourseError, Lesson, Project
+from support.publishing.draft import Draft, exercise_minutes, minutes
 from support.publishing.notebooks import read_notebook, write_notebook
 
 FILE = Path("support") / "lessons.toml"
 FIRST = "00"
 SUM = "Sum"
 VERDICTS = ("holds as printed", "holds with care", "broken and fixed")
-KEYS = {"name": str, "see": str, "learn": str, "symptoms": list, "syllabi": dict}
-OPTIONAL = {"symptoms", "syllabi"}
+KEYS = {
+    "name": str,
+    "see": str,
+    "learn": str,
+    "deeper": str,
+    "symptoms": list,
+    "deeper_symptoms": list,
+    "syllabi": dict,
+}
+OPTIONAL = {"deeper", "symptoms", "deeper_symptoms", "syllabi"}
 CARD_KEYS = {"names": str, "lesson": str, "found": str}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the table says of one lesson; ``syllabi`` are minutes by the way's name."""
+    """What the table says of one lesson; ``syllabi`` are minutes by the way's name.
+
+    ``deeper`` is what its second helping holds, empty where it has none.
+    """
 
     name: str
     see: str
     learn: str
+    deeper: str = ""
     symptoms: tuple[str, ...] = ()
+    deeper_symptoms: tuple[str, ...] = ()
     syllabi: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """A row of the card: its public names, the number of its lesson, and what that found."""
+    """A row of the card: its public names, the lesson, and what that found.
+
+    ``lesson`` is a number, such as 04, or that of a second helping: 04_deeper.
+    """
 
     names: str
     lesson: str
@@ -86,12 +102,18 @@ def read_index(project: Project) -> Index:
     ways = tuple(table.get("syllabi", ()))
     entries = tuple(_entry(row, ways) for row in table.get("lesson", ()))
     named = [entry.name for entry in entries]
-    there = [lesson.name for lesson in project.lessons()]
+    there = [lesson.name for lesson in project.lessons() if not lesson.deeper]
     if named != there:
         raise CourseError(
             f"{FILE} names the lessons {', '.join(named)}; notebooks/ has {', '.join(there)}."
         )
-    card = tuple(_snippet(row, named) for row in table.get("card", ()))
+    for entry in entries:
+        if bool(entry.deeper) != project.lesson(entry.name).other_helping.path.exists():
+            raise CourseError(
+                f"{FILE}: lesson {entry.name} must have 'deeper' if there is a notebook "
+                f"{entry.name}{DEEPER}.ipynb, and only then."
+            )
+    card = tuple(_snippet(row, project) for row in table.get("card", ()))
     return Index(ways, entries, card)
 
 
@@ -123,15 +145,24 @@ def _entry(row: dict[str, Any], ways: tuple[str, ...]) -> Entry:
                 f"{FILE}: syllabi of {whose} has {way!r} = {spent!r}; it must be whole minutes of "
                 f"one of {', '.join(ways)}."
             )
-    symptoms = tuple(row.get("symptoms", ()))
-    return Entry(row["name"], row["see"], row["learn"], symptoms, row.get("syllabi", {}))
+    return Entry(
+        row["name"],
+        row["see"],
+        row["learn"],
+        row.get("deeper", ""),
+        tuple(row.get("symptoms", ())),
+        tuple(row.get("deeper_symptoms", ())),
+        row.get("syllabi", {}),
+    )
 
 
-def _snippet(row: dict[str, Any], lessons: list[str]) -> Snippet:
+def _snippet(row: dict[str, Any], project: Project) -> Snippet:
     whose = f"card row {row.get('names', '?')}"
     _checked(row, CARD_KEYS, set(), whose)
-    if row["lesson"] not in {name[:2] for name in lessons}:
-        raise CourseError(f"{FILE}: {whose} has lesson {row['lesson']!r}; there is none.")
+    try:
+        project.lesson(row["lesson"])
+    except CourseError:
+        raise CourseError(f"{FILE}: {whose} has lesson {row['lesson']!r}; there is none.") from None
     if row["found"].partition(":")[0] not in VERDICTS:
         raise CourseError(
             f"{FILE}: {whose} was found {row['found']!r}; it must begin with one of "
@@ -174,7 +205,7 @@ def _stale(project: Project) -> Iterator[tuple[Path, Callable[[], object]]]:
     index, drafts = read_index(project), _drafts(project)
     for title, table in (
         ("## Lessons", _lesson_table(index, drafts)),
-        ("## The card, snippet by snippet", _card_table(index, drafts)),
+        ("## The card, snippet by snippet", _card_table(index, project)),
     ):
         wanted = _with_table(wanted, title, table, readme.name)
     if wanted != text:
@@ -237,28 +268,32 @@ def _row(columns: Iterable[object]) -> str:
     return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
 
 
+def duration(draft: Draft) -> str:
+    """Return a lesson's minutes, with those of its exercise where they come on top: 25 + 15."""
+    return " + ".join(str(m) for m in (minutes(draft), exercise_minutes(draft)) if m is not None)
+
+
+def _link(name: str, target: Lesson, folder: str = "") -> str:
+    return f"[{name}]({folder}{target.path.name})"
+
+
 def _lesson_table(index: Index, drafts: dict[str, Draft]) -> list[str]:
-    return [
-        "| Lesson | You see | Minutes |",
-        "|---|---|---:|",
-        *(
-            _row((f"[{heading(draft)}](notebooks/{one.name}.ipynb)", one.see, minutes(draft)))
-            for one in index.entries
-            for draft in (drafts[one.name],)
-        ),
-    ]
+    rows = []
+    for one in index.entries:
+        draft = drafts[one.name]
+        deeper = _link("deeper", draft.lesson.other_helping, "notebooks/") if one.deeper else ""
+        name = _link(heading(draft), draft.lesson, "notebooks/")
+        rows.append(_row((name, one.see, duration(draft), deeper)))
+    return ["| Lesson | You see | Minutes | Second helping |", "|---|---|---:|---|", *rows]
 
 
-def _card_table(index: Index, drafts: dict[str, Draft]) -> list[str]:
-    files = {draft.lesson.number: draft.lesson.path.name for draft in drafts.values()}
-    return [
-        "| Snippet of the card | Lesson | What the lesson found |",
-        "|---|---|---|",
-        *(
-            _row((row.names, f"[{row.lesson}](notebooks/{files[row.lesson]})", row.found))
-            for row in index.card
-        ),
-    ]
+def _card_table(index: Index, project: Project) -> list[str]:
+    rows = []
+    for row in index.card:
+        lesson = project.lesson(row.lesson)
+        name = f"{lesson.number}, deeper" if lesson.deeper else lesson.number
+        rows.append(_row((row.names, _link(name, lesson, "notebooks/"), row.found)))
+    return ["| Snippet of the card | Lesson | What the lesson found |", "|---|---|---|", *rows]
 
 
 def _map_table(index: Index, drafts: dict[str, Draft]) -> list[str]:
@@ -267,21 +302,22 @@ def _map_table(index: Index, drafts: dict[str, Draft]) -> list[str]:
         draft = drafts[one.name]
         name = _name(draft)
         if draft.lesson.number != FIRST:  # lesson 00 does not link to itself
-            name = f"[{name}]({draft.lesson.path.name})"
-        rows.append(_row((name, one.learn, minutes(draft))))
-    return ["| Lesson | What you learn | Minutes |", "|---|---|---:|", *rows]
+            name = _link(name, draft.lesson)
+        deeper = _link(one.deeper, draft.lesson.other_helping) if one.deeper else ""
+        rows.append(_row((name, one.learn, deeper, duration(draft))))
+    return ["| Lesson | What you learn | Second helping | Minutes |", "|---|---|---|---:|", *rows]
 
 
 def _symptom_table(index: Index, drafts: dict[str, Draft]) -> list[str]:
-    return [
-        "| What you notice | Where to look |",
-        "|---|---|",
-        *(
-            _row((symptom, f"[{_name(drafts[one.name])}]({one.name}.ipynb)"))
-            for one in index.entries
-            for symptom in one.symptoms
-        ),
-    ]
+    rows = []
+    for one in index.entries:
+        draft = drafts[one.name]
+        for symptom in one.symptoms:
+            rows.append(_row((symptom, _link(_name(draft), draft.lesson))))
+        for symptom in one.deeper_symptoms:
+            name = f"{_name(draft)}, deeper"
+            rows.append(_row((symptom, _link(name, draft.lesson.other_helping))))
+    return ["| What you notice | Where to look |", "|---|---|", *rows]
 
 
 def syllabi_table(index: Index, drafts: dict[str, Draft]) -> list[str]:

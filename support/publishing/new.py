@@ -16,12 +16,17 @@ from support.publishing.notebooks import cleaned, write_notebook
 
 WORD = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
+CARD = """\
+```python
+# TODO: the card's own snippet, a few lines; or drop it with the line above
+```"""
+
 OPENING = """\
-**You will see**
+**You will be able to**
 
 - TODO: what a reader will be able to do, without telling the results
 
-30 minutes.
+**25 minutes**, and 15 for the exercise.
 
 | Before | Why |
 |---|---|
@@ -188,7 +193,7 @@ def _notebook(names: dict[str, str]) -> NotebookNode:
     told = word.replace("_", " ")
     cells = (
         ("title", "slide", f"# TODO: {told}\n*TODO: a wrong belief, or a symptom.*\n\n"
-         "From the card: TODO, or nothing"),
+         f"From the card: TODO\n\n{CARD}"),
         ("you-will-see", "-", OPENING),
         ("set-up-title", "slide", "## Set-up\nTODO: what stands where in this experiment."),
         ("set-up", "setup", SET_UP.format(**names)),
@@ -214,8 +219,8 @@ def _notebook(names: dict[str, str]) -> NotebookNode:
         ("break", "code", BREAK),
         ("claim-break", "claim",
          'claim("The call is refused", isinstance(caught, ConnectionError))'),
-        ("practice-title", "slide", "## In practice\nTODO: the version to copy, line by line."),
-        ("practice", "code", "await at_once()"),
+        ("ship-title", "slide", "## Ship it\nTODO: the version to copy, line by line."),
+        ("ship", "code", "await at_once()"),
         ("exercise-title", "slide",
          "## Exercise: TODO\nTODO: the task.\n\n**Hint:** TODO."),
         ("exercise", "exercise", STUB.format(**names)),
@@ -240,6 +245,6 @@ def _cell(identity: str, kind: str, source: str) -> NotebookNode:
     tags = {"code": [], "hygiene": ["claim", "hygiene"], "solution": ["claim", "solution"]}
     cell["metadata"]["tags"] = tags.get(kind, [kind])
     cell["metadata"]["slideshow"] = {"slide_type": "skip" if kind == "hygiene" else "-"}
-    if kind == "solution":
+    if kind in ("setup", "solution"):
         cell["metadata"]["jupyter"] = {"source_hidden": True}
     return cell

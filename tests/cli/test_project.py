@@ -39,6 +39,31 @@ def test_a_selection_is_ordered_and_names_each_lesson_once(project: Project) -> 
     assert len(project.selection([])) == 3
 
 
+def test_a_second_helping_follows_its_lesson_and_answers_to_its_name(project: Project) -> None:
+    (project.notebooks / "02_gather_deeper.ipynb").write_text("{}")
+    names = [lesson.name for lesson in project.lessons()]
+    assert names == ["00_start_here", "02_gather", "02_gather_deeper", "11_streaming"]
+    assert project.lesson("02").name == "02_gather"
+    for wanted in ("2_deeper", "02_deeper", "02_gather_deeper"):
+        lesson = project.lesson(wanted)
+        assert (lesson.name, lesson.number, lesson.deeper) == ("02_gather_deeper", "02", True)
+        assert lesson.other_helping == project.lesson("02")
+        assert lesson.other_helping.other_helping == lesson
+    for wanted in ("11_deeper", "_deeper"):
+        with pytest.raises(CourseError, match="there are 00_start_here, 02_gather, 11_streaming"):
+            project.lesson(wanted)
+
+
+def test_a_number_selects_both_helpings_and_a_name_one(project: Project) -> None:
+    (project.notebooks / "02_gather_deeper.ipynb").write_text("{}")
+    chosen = [
+        [lesson.name for lesson in project.selection(wanted)]
+        for wanted in (["2"], ["02_gather"], ["2_deeper"], ["02_gather", "2", "0"])
+    ]
+    both = ["02_gather", "02_gather_deeper"]
+    assert chosen == [both, both[:1], both[1:], ["00_start_here", *both]]
+
+
 def test_a_course_without_lessons_says_so(tmp_path: Path) -> None:
     (tmp_path / "notebooks").mkdir()
     for ask in (lambda: Project(tmp_path).selection([]), lambda: Project(tmp_path).lesson("0")):

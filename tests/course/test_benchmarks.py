@@ -6,24 +6,10 @@ from pathlib import Path
 import pytest
 
 from support.project import Project
-from support.publishing.draft import TOP_LEVEL_AWAIT
+from support.publishing.draft import bound_names, parsed
 from support.publishing.notebooks import read_notebook
 
 BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("test_lesson_*.py"))
-
-
-def bound(tree: ast.AST) -> set[str]:
-    """Return the names that code binds, wherever in it."""
-    names = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
-                names.add(name)
-            case ast.Name(name, ast.Store()):
-                names.add(name)
-            case ast.alias(name, alias):
-                names.add(alias or name)
-    return names
 
 
 def keys(tree: ast.AST) -> dict[ast.Subscript, str]:
@@ -67,11 +53,10 @@ def words(tree: ast.AST) -> set[str]:
 def test_a_benchmark_takes_what_its_cells_define(course: Project, path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     lesson = course.lesson(path.stem[-2:])
-    sources = {cell["id"]: cell["source"] for cell in read_notebook(lesson.path)["cells"]}
-    cells = sources.keys() & words(tree)
-    assert cells
-    defined = set()
-    for cell in cells:
-        defined |= bound(compile(sources[cell], cell, "exec", TOP_LEVEL_AWAIT))
+    helpings = [one for one in (lesson, lesson.other_helping) if one.path.exists()]
+    cells = [cell for one in helpings for cell in read_notebook(one.path)["cells"]]
+    used = [cell for cell in cells if cell["cell_type"] == "code" and cell["id"] in words(tree)]
+    assert used
+    defined = set().union(*(bound_names(parsed(cell)) for cell in used))
     keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
     assert taken(tree) - defined - given(tree) - keywords == set()

@@ -10,8 +10,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from support.project import Lesson, Project
-from support.publishing.draft import Draft, linked_lessons, minutes
-from support.publishing.index import index_faults
+from support.publishing.draft import Draft, linked_lessons
+from support.publishing.index import duration, index_faults
 from support.publishing.markdown import links, prose
 from support.publishing.notebooks import read_notebook
 from support.publishing.readme import PICTURE, picture_faults
@@ -46,24 +46,35 @@ def readme(course: Project) -> str:
     return (course.root / "README.md").read_text(encoding="utf-8")
 
 
-def stated(readme: str) -> dict[str, int]:
-    """Return the minutes that the README's table states, by lesson."""
-    rows = {match["name"]: re.findall(r"\b\d+\b", match["rest"]) for match in ROW.finditer(readme)}
-    return {name: int(numbers[-1]) for name, numbers in rows.items()}
+def title_of(lesson: Lesson) -> str:
+    return Draft(lesson, read_notebook(lesson.path)).title
+
+
+def columns(readme: str) -> dict[str, list[str]]:
+    """Return what follows each lesson in the README's table: what is seen, minutes, deeper."""
+    rows = ROW.finditer(readme)
+    return {match["name"]: [part.strip() for part in match["rest"].split("|")] for match in rows}
 
 
 def test_the_readme_names_every_lesson_once_in_order_and_no_other(
     course: Project, readme: str
 ) -> None:
-    assert list(stated(readme)) == [lesson.name for lesson in course.lessons()]
-    assert len(ROW.findall(readme)) == len(course.lessons())
+    lessons = [lesson.name for lesson in course.lessons() if not lesson.deeper]
+    assert list(columns(readme)) == lessons
+    assert len(ROW.findall(readme)) == len(lessons)
 
 
 def test_the_readme_and_the_lesson_state_the_same_minutes_and_title(
     readme: str, lesson: Lesson
 ) -> None:
     draft = Draft(lesson, read_notebook(lesson.path))
-    assert stated(readme).get(lesson.name) == minutes(draft)
+    if lesson.deeper:
+        *_, deeper = columns(readme)[lesson.other_helping.name]
+        assert deeper == f"[deeper](notebooks/{lesson.path.name})"
+        assert draft.title == f"{title_of(lesson.other_helping)}, deeper"
+        return
+    _, time, _ = columns(readme)[lesson.name]
+    assert time == duration(draft)
     assert f"[{lesson.number} · {draft.title}](notebooks/{lesson.path.name})" in readme
 
 

@@ -34,5 +34,11 @@ def test_every_notebook_is_a_lesson_and_numbers_are_used_once(course: Project) -
     names = sorted(path.stem for path in course.notebooks.glob("*.ipynb"))
     assert [name for name in names if not LESSON_NAME.fullmatch(name)] == []
     assert names == [lesson.name for lesson in course.lessons()]
-    numbers = [lesson.number for lesson in course.lessons()]
+    numbers = [lesson.number for lesson in course.lessons() if not lesson.deeper]
     assert len(numbers) == len(set(numbers))
+    alone = [
+        lesson.name
+        for lesson in course.lessons()
+        if lesson.deeper and not lesson.other_helping.path.exists()
+    ]
+    assert alone == []

@@ -44,12 +44,13 @@ SOUND: tuple[tuple[str, str, str], ...] = (
         "title",
         "markdown",
         "# Fetch independent results together\n*Six questions, one wait.*\n\n"
-        "From the card: `DashboardService`.",
+        "From the card: `DashboardService`.\n\n```python\nawait asyncio.gather(user, orders)\n```",
     ),
     (
         "you-will-see",
         "markdown",
-        "**You will see**\n\n- one thing\n- another\n\n30 minutes\n\n"
+        "**You will be able to**\n\n- one thing\n- another\n\n"
+        "**30 minutes**, and 15 for the exercise.\n\n"
         "| Before | Why |\n|---|---|\n| [01 · Never block the loop](01_blocking.ipynb) | tasks |",
     ),
     ("set-up-title", "markdown", "## Set-up\nThe shop is 50 ms away."),
@@ -65,7 +66,7 @@ SOUND: tuple[tuple[str, str, str], ...] = (
     ("turn-the-dial", "dial", "dial(run)"),
     ("one-session", "markdown", "## What breaks: two branches, one session\nThey take turns."),
     ("claim-one-session", "claim", 'claim("the branches take turns", True)'),
-    ("practice-title", "markdown", "## In practice\nOne SELECT where possible."),
+    ("practice-title", "markdown", "## Ship it\nOne SELECT where possible."),
     ("run-select", "code", "one = 1"),
     ("exercise-title", "markdown", "## Exercise: a product page\nHint: open a session a branch."),
     ("exercise-page", "exercise", "page = None"),
@@ -81,6 +82,30 @@ SOUND: tuple[tuple[str, str, str], ...] = (
 )
 
 
+# A second helping that keeps every house rule.
+SOUND_DEEPER: tuple[tuple[str, str, str], ...] = (
+    (
+        "title",
+        "markdown",
+        "# Fetch independent results together, deeper\n*What else hurts.*\n\n"
+        "What [the lesson](02_gather.ipynb) has no room for.",
+    ),
+    ("set-up-title", "markdown", "## Set-up\nRun it first."),
+    ("set-up", "setup", "from support.lab import start\n\nstart()\nshop = 1"),
+    ("one-select", "markdown", "## One SELECT instead of three\nIt is quicker."),
+    ("define-select", "code", "def select(rows):\n    return [row + shop for row in rows]"),
+    ("claim-select", "claim", 'claim("one is enough", select([1]) == [2])'),
+    ("pool", "markdown", "## A fan-out larger than the pool\nIt waits."),
+    ("fill-pool", "code", "held = shop"),
+    (
+        "sources",
+        "markdown",
+        "## Sources\n[asyncio's tasks](https://docs.python.org/3/library/asyncio-task.html).",
+    ),
+    ("nothing-left", "hygiene", "await nothing_left_behind()"),
+)
+
+
 def _cell(identity: str, kind: str, source: str) -> NotebookNode:
     if kind == "markdown":
         cell = new_markdown_cell(source, id=identity)
@@ -88,7 +113,7 @@ def _cell(identity: str, kind: str, source: str) -> NotebookNode:
         cell = new_code_cell(source, id=identity)
         if kind != "code":
             cell["metadata"]["tags"] = [kind]
-        if kind == "solution":
+        if kind in ("setup", "solution"):
             cell["metadata"]["jupyter"] = {"source_hidden": True}
     begins = identity == "title" or source.startswith("## ")
     cell["metadata"]["slideshow"] = {"slide_type": "slide" if begins else "-"}
@@ -101,3 +126,13 @@ def draft(project: Project) -> Draft:
     (project.notebooks / "01_blocking.ipynb").write_text("{}")
     notebook = new_notebook(cells=[_cell(*parts) for parts in deepcopy(SOUND)])
     return Draft(Lesson(project.notebooks / "02_gather.ipynb"), notebook)
+
+
+@pytest.fixture
+def deeper(draft: Draft) -> Draft:
+    """The second helping of that lesson, both in their files."""
+    nbformat.write(draft.notebook, draft.lesson.path)
+    lesson = draft.lesson.other_helping
+    notebook = new_notebook(cells=[_cell(*parts) for parts in deepcopy(SOUND_DEEPER)])
+    nbformat.write(notebook, lesson.path)
+    return Draft(lesson, notebook)

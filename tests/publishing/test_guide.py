@@ -32,6 +32,7 @@ def test_each_syllabus_gives_a_lesson_the_minutes_that_it_states(course: Project
     stated = {
         lesson.number: minutes(Draft(lesson, read_notebook(lesson.path)))
         for lesson in course.lessons()
+        if not lesson.deeper
     }
     for way in read_index(course).syllabi:
         assert way.minutes.keys() <= stated.keys(), way.name
@@ -44,7 +45,10 @@ def test_each_syllabus_gives_a_lesson_the_minutes_that_it_states(course: Project
 def test_the_guide_tells_every_lesson_prediction_and_mistake(course: Project) -> None:
     text = guide_text(course)
     for lesson in course.lessons():
-        assert f"\n## {lesson.number} · " in text
+        draft = Draft(lesson, read_notebook(lesson.path))
+        assert (f"\n## {lesson.number} · {draft.title}\n" in text) != lesson.deeper
+        told = f"**In the second helping**, `{lesson.name}`" in text
+        assert told == lesson.deeper
     for exercise in EXERCISES.values():
         assert exercise.usual_wrong_prediction in text
         assert exercise.task in text

@@ -103,18 +103,39 @@ def test_tables_are_written_once_and_the_words_around_them_stay(course: Project)
     readme, lesson = course.root / "README.md", course.lesson("00").path
     assert write_index(course) == [readme, lesson]
     text = readme.read_text(encoding="utf-8")
-    assert "| [00 · Start: now](notebooks/00_start_here.ipynb) | a loop | 20 |\n" in text
+    assert "| [00 · Start: now](notebooks/00_start_here.ipynb) | a loop | 20 | |\n" in text
     assert "| [01](notebooks/01_blocking.ipynb) | holds with care: threads for waits |\n" in text
     assert "| old |" not in text
     assert "\n\nWords that stay.\n\n## The card" in text
     cells = {cell["id"]: cell["source"] for cell in read_notebook(lesson)["cells"]}
-    assert "| 00 · Start | to read a loop | 20 |\n" in cells["map"]
-    assert "| [01 · Stop](01_blocking.ipynb) | to keep steps short | 20 |\n" in cells["map"]
+    assert "| 00 · Start | to read a loop | | 20 |\n" in cells["map"]
+    assert "| [01 · Stop](01_blocking.ipynb) | to keep steps short | | 20 |\n" in cells["map"]
     assert cells["map"].endswith("\n\nWords that stay.")
     assert cells["t0"].endswith("| You have never seen one | [00 · Start](00_start_here.ipynb) |")
     assert cells["t1"].splitlines()[-2:] == ["| 00 · Start | 20 | 25 |", "| Sum | 20 | 25 |"]
     assert write_index(course) == []
     assert index_faults(course) == []
+
+
+def test_a_second_helping_stands_beside_its_lesson(changed: Callable[[str, str], Project]) -> None:
+    table = (
+        'learn = "to keep steps short"\ndeeper = "threads"\ndeeper_symptoms = ["Threads pile up"]'
+    )
+    project = changed('learn = "to keep steps short"', table)
+    assert index_faults(project) == [
+        "support/lessons.toml: lesson 01_blocking must have 'deeper' if there is a notebook "
+        "01_blocking_deeper.ipynb, and only then."
+    ]
+    notebook = new_notebook(cells=[new_markdown_cell("# Stop: now, deeper", id="title")])
+    write_notebook(notebook, project.notebooks / "01_blocking_deeper.ipynb")
+    write_index(project)
+    readme = (project.root / "README.md").read_text(encoding="utf-8")
+    deeper = "01_blocking_deeper.ipynb"
+    assert f"| one call stop all | 20 | [deeper](notebooks/{deeper}) |\n" in readme
+    cells = [cell["source"] for cell in read_notebook(project.lesson("00").path)["cells"]]
+    assert f"| to keep steps short | [threads]({deeper}) | 20 |\n" in cells[1]
+    assert cells[2].endswith(f"| Threads pile up | [01 · Stop, deeper]({deeper}) |")
+    assert index_faults(project) == []
 
 
 @pytest.mark.parametrize(

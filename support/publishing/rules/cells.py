@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from statistics import median
 
 from support.publishing import markdown
@@ -14,12 +15,30 @@ KNOWN_TAGS = frozenset(
 )
 REQUIRED_TAGS: tuple[str, ...] = ("setup", "claim", "exercise", "check", "solution")
 REQUIRED_TAGS_OF: dict[str, tuple[str, ...]] = {"00": ("setup", "claim")}
+REQUIRED_OF_DEEPER: tuple[str, ...] = ("setup", "claim")
+NEVER_IN_DEEPER: tuple[str, ...] = ("predict", "exercise", "check", "solution")
+FOLDED = {"setup", "solution"}
 
-CELLS = (20, 60)  # speaker's notes not counted
-MAX_CODE_LINES = 25
-MEDIAN_CODE_LINES = 10
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Ceilings for the rare cell, never targets; ``cells`` without speaker's notes.
+
+    ``folded_lines`` is for cells that start folded, set-up and solution; ``median`` is of the lines
+    of code cells.
+    """
+
+    cells: tuple[int, int]
+    lines: int
+    folded_lines: int
+    median: float
+    words: int
+
+
+LIMITS = Limits(cells=(20, 40), lines=15, folded_lines=25, median=6, words=1_800)
+LIMITS_OF_DEEPER = Limits(cells=(6, 60), lines=15, folded_lines=25, median=8, words=2_400)
+LIMITS_OF_FIRST_EDITION = Limits(cells=(20, 60), lines=25, folded_lines=25, median=10, words=1_800)
 MAX_COLUMNS = 80
-MAX_WORDS = 1_800
 
 IDENTITY = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 RANDOM_IDENTITY = re.compile(r"[0-9a-f]{8}")
@@ -33,9 +52,12 @@ def known_tags(draft: Draft) -> Iterator[str]:
         if unknown := sorted(set(tags(cell)) - KNOWN_TAGS):
             yield f"{cell['id']} has unknown tags: {', '.join(unknown)}"
     used = {tag for cell in draft.code for tag in tags(cell)}
-    for tag in REQUIRED_TAGS_OF.get(draft.lesson.number, REQUIRED_TAGS):
+    usual = REQUIRED_TAGS_OF.get(draft.lesson.number, REQUIRED_TAGS)
+    for tag in REQUIRED_OF_DEEPER if draft.lesson.deeper else usual:
         if tag not in used:
             yield f"no code cell has the tag {tag}"
+    if draft.lesson.deeper and (wrong := used.intersection(NEVER_IN_DEEPER)):
+        yield f"a second helping has no cell tagged {', '.join(sorted(wrong))}"
     for cell in draft.code:
         proves = called_names(cell) & {"claim", "nothing_left_behind"}
         if "claim" in tags(cell) and not proves:
@@ -56,19 +78,21 @@ def identities(draft: Draft) -> Iterator[str]:
 
 def sizes(draft: Draft) -> Iterator[str]:
     """Cells, lines and words stay within bounds."""
-    low, high = CELLS
+    limits = limits_of(draft)
+    low, high = limits.cells
     count = len(draft.cells) - len(draft.notes)
     if not low <= count <= high:
         yield f"there are {count} cells; there must be {low} to {high}"
     lengths = [len(cell["source"].splitlines()) for cell in draft.code]
     for cell, length in zip(draft.code, lengths, strict=True):
-        if length > MAX_CODE_LINES:
-            yield f"{cell['id']} has {length} lines of code; at most {MAX_CODE_LINES} are allowed"
+        most = limits.folded_lines if FOLDED.intersection(tags(cell)) else limits.lines
+        if length > most:
+            yield f"{cell['id']} has {length} lines of code; at most {most} are allowed"
         if not cell["source"].strip():
             yield f"{cell['id']} is an empty code cell"
     middle = median(lengths) if lengths else 0
-    if middle > MEDIAN_CODE_LINES:
-        yield f"the median code cell has {middle:g} lines; at most {MEDIAN_CODE_LINES} are allowed"
+    if middle > limits.median:
+        yield f"the median code cell has {middle:g} lines; at most {limits.median:g} are allowed"
     for cell in draft.cells:
         text, is_prose = cell["source"], cell["cell_type"] == "markdown"
         lines = markdown.code_lines(text) if is_prose else text.splitlines()
@@ -77,8 +101,15 @@ def sizes(draft: Draft) -> Iterator[str]:
                 yield f"{cell['id']} has a line of {len(line)} characters: {line[:40]}..."
     told = (markdown.prose(cell["source"], tables=False) for cell in draft.markdown)
     count = sum(len(WORD.findall(text)) for text in told)
-    if count >= MAX_WORDS:
-        yield f"there are {count} words of prose; there must be fewer than {MAX_WORDS}"
+    if count >= limits.words:
+        yield f"there are {count} words of prose; there must be fewer than {limits.words}"
+
+
+def limits_of(draft: Draft) -> Limits:
+    """Return the ceilings for a lesson, or for a second helping."""
+    if draft.lesson.deeper:
+        return LIMITS_OF_DEEPER
+    return LIMITS_OF_FIRST_EDITION if draft.first_edition else LIMITS
 
 
 def pictures(draft: Draft) -> Iterator[str]:

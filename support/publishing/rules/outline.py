@@ -1,32 +1,41 @@
 """Rules on what stands where: title, sections, prediction, breaks, exercise, take-away."""
 
+import ast
+import builtins
 import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from nbformat import NotebookNode
+
 from support.publishing import markdown
 from support.publishing.draft import (
+    FIRST_EDITION,
+    PREVIEW,
     YOUR_TITLE,
     Draft,
+    bound_names,
     called_names,
+    exercise_minutes,
     fits,
     headings,
     linked_lessons,
     minutes,
+    parsed,
     tags,
 )
 from support.publishing.rules.rule import Rule
 
-# Before the first section: this at the beginning of a line, bullets, 'NN minutes' and a table of
-# prerequisites that links to lessons.
-YOU_WILL_SEE = "**You will see**"
+# Before the first section stand the preview at the beginning of a line, bullets, 'NN minutes' and a
+# table of prerequisites that links to lessons; in a second helping a link to its lesson.
+DEEPER_TITLE = ", deeper"
 MAX_BULLETS = 3
 NO_VERB = re.compile(r"(the|an?|how|why|what|when)\b|\w+ing\b", re.IGNORECASE)
 ITALIC_LINE = re.compile(r"([*_])(?![*_ ]).+(?<![*_ ])\1")
 
 
 def title_and_hook(draft: Draft) -> Iterator[str]:
-    """One level-1 heading with a verb, an italic line under it, and the card's snippets."""
+    """One level-1 heading with a verb, an italic line under it, and the card's own snippet."""
     if sum(len(headings(cell, level=1)) for cell in draft.cells) != 1:
         yield "there must be one level-1 heading, in the first cell"
     if not draft.title:
@@ -37,8 +46,16 @@ def title_and_hook(draft: Draft) -> Iterator[str]:
         yield f"the title {draft.title!r} must be a verb phrase, such as 'Never block the loop'"
     if len(lines) < 2 or not ITALIC_LINE.fullmatch(lines[1]):
         yield "a hook in italics must stand on a line of its own under the title"
-    if draft.lesson.number != "00" and not any(line.startswith("From the card:") for line in lines):
+    if draft.lesson.deeper:
+        if not draft.title.endswith(DEEPER_TITLE):
+            yield f"the title {draft.title!r} must be its lesson's, with {DEEPER_TITLE!r} behind it"
+        return
+    if draft.lesson.number == "00":
+        return
+    if not any(line.startswith("From the card:") for line in lines):
         yield "the first cell must have a line 'From the card: ...' that names the snippets"
+    elif not draft.first_edition and not markdown.code_lines(draft.opening):
+        yield "the opening must show the card's own snippet, a few lines"
 
 
 def skeleton(draft: Draft) -> Iterator[str]:
@@ -63,8 +80,9 @@ def skeleton(draft: Draft) -> Iterator[str]:
     for before, after in _around_your_titles(draft.skeleton):
         if (before, after) in pairwise(order):
             yield f"between '## {before}' and '## {after}' a section of your own is missing"
-    if order and order[-1] != "Take away":
-        yield "the last section must be '## Take away'"
+    last = draft.skeleton[-1]
+    if order and order[-1] != last:
+        yield f"the last section must be '## {last}'"
 
 
 def _around_your_titles(names: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -76,15 +94,22 @@ def _around_your_titles(names: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def opening(draft: Draft) -> Iterator[str]:
-    """ "You will see" has a few bullets, minutes, and a table of prerequisites."""
+    """The preview has a few bullets, minutes, and a table of prerequisites."""
     text = draft.opening
-    if not re.search(rf"^{re.escape(YOU_WILL_SEE)}", text, re.MULTILINE):
-        yield f"before the first section a line must begin with {YOU_WILL_SEE}"
+    if draft.lesson.deeper:
+        if draft.lesson.other_helping.name not in linked_lessons(text):
+            yield f"the opening must link to the lesson, {draft.lesson.other_helping.path.name}"
+        return
+    begins = FIRST_EDITION if draft.first_edition else PREVIEW
+    if not re.search(rf"^{re.escape(begins)}", text, re.MULTILINE):
+        yield f"before the first section a line must begin with {PREVIEW}"
     bullets = markdown.bullets(text)
     if not 1 <= bullets <= MAX_BULLETS:
         yield f"the opening has {bullets} bullets; it must have 1 to {MAX_BULLETS}"
     if minutes(draft) is None:
         yield "the opening must state the time as 'NN minutes'"
+    elif not draft.first_edition and draft.section("Exercise") and exercise_minutes(draft) is None:
+        yield "the opening must state 'NN for the exercise', which comes on top of the minutes"
     if not markdown.has_table(text):
         yield "the opening must hold the prerequisites as a table"
     if draft.lesson.number != "00" and not linked_lessons(text):
@@ -102,6 +127,12 @@ def set_up(draft: Draft) -> Iterator[str]:
         yield "the cell with the tag setup must stand under '## Set-up'"
     if "start()" not in tagged[0]["source"]:
         yield "the set-up cell must call start()"
+    if not draft.first_edition and not _starts_folded(tagged[0]):
+        yield f"{tagged[0]['id']} is the set-up; set jupyter.source_hidden in it"
+
+
+def _starts_folded(cell: NotebookNode) -> bool:
+    return bool(cell["metadata"].get("jupyter", {}).get("source_hidden"))
 
 
 def prediction(draft: Draft) -> Iterator[str]:
@@ -138,19 +169,55 @@ def exercise(draft: Draft) -> Iterator[str]:
     if section is not None and "hint" not in "\n".join(section.markdown).lower():
         yield "'## Exercise' gives no hint"
     for place in places["solution"]:
-        if not draft.cells[place]["metadata"].get("jupyter", {}).get("source_hidden"):
+        if not _starts_folded(draft.cells[place]):
             yield f"{draft.cells[place]['id']} is a solution; set jupyter.source_hidden in it"
 
 
 def take_away(draft: Draft) -> Iterator[str]:
-    """ "Take away" links to documentation; the last code cell proves that nothing is left."""
-    section = draft.section("Take away")
+    """The last section links to documentation; the last code cell proves that nothing is left."""
+    name = draft.skeleton[-1]
+    section = draft.section(name)
     if section is not None:
-        found = [link for text in section.markdown for link in markdown.links(text)]
-        if not any(link.target.startswith("https://") for link in found):
-            yield "'## Take away' must link to primary documentation"
+        text = "\n\n".join(section.markdown)
+        if not any(link.target.startswith("https://") for link in markdown.links(text)):
+            yield f"'## {name}' must link to primary documentation"
+        other = draft.lesson.other_helping
+        if (
+            not draft.lesson.deeper
+            and other.path.exists()
+            and other.name not in linked_lessons(text)
+        ):
+            yield f"'## {name}' must link to the second helping, {other.path.name}"
     if not draft.code or "nothing_left_behind" not in called_names(draft.code[-1]):
         yield "the last code cell must call nothing_left_behind()"
+
+
+def sections_stand_alone(draft: Draft) -> Iterator[str]:
+    """Each section of a second helping needs the set-up and nothing of another section."""
+    if not draft.lesson.deeper:
+        return
+    bound = {
+        section.title: {
+            name
+            for cell in section.cells
+            if cell["cell_type"] == "code"
+            for name in bound_names(parsed(cell))
+        }
+        for section in draft.sections
+    }
+    shared = bound.get("Set-up", set()) | set(dir(builtins))
+    elsewhere = set().union(*bound.values())
+    for section in draft.sections:
+        for cell in section.cells:
+            if cell["cell_type"] != "code" or "hygiene" in tags(cell):
+                continue
+            used = {
+                node.id
+                for node in ast.walk(parsed(cell))
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+            }
+            for name in sorted((used - bound[section.title] - shared) & elsewhere):
+                yield f"{cell['id']} needs {name!r} of another section; each must stand alone"
 
 
 RULES: tuple[Rule, ...] = (
@@ -162,4 +229,5 @@ RULES: tuple[Rule, ...] = (
     breaks,
     exercise,
     take_away,
+    sections_stand_alone,
 )
