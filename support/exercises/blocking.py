@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -285,8 +286,21 @@ def _pools_counted(visit: _Visit) -> Generator[None]:
 
 
 def _has_worker_processes() -> bool:
-    """Return whether this process has children that can compute for it."""
-    return any("resource_tracker" not in command for _, command in _children())
+    """Return whether this process has children that can compute for it.
+
+    What serves multiprocessing itself cannot, and it stays once it has been used: the tracker of
+    resources, and the server that forks workers, which is the default from Python 3.14 on. Nor can
+    a program that is not Python, such as a Redis server.
+    """
+    own = psutil.Process().pid
+    for child, command in _children():
+        with suppress(psutil.Error):
+            serves = "resource_tracker" in command or (
+                "multiprocessing.forkserver" in command and child.ppid() == own
+            )
+            if not serves and "python" in Path(child.exe()).name.lower():
+                return True
+    return False
 
 
 def _end_anyio_processes() -> None:

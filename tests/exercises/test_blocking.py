@@ -1,7 +1,9 @@
 """The check of lesson 01, with right answers and wrong ones."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -676,6 +678,35 @@ async def test_a_right_answer_passes_in_any_style(source, app_of) -> None:
 async def test_a_wrong_answer_gets_its_own_hint(source, mistake, app_of) -> None:
     verdict = await check_blocking(app_of(source), limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
+
+
+SLEEP = "import time; time.sleep(60)"
+
+
+@pytest.fixture
+def child(request: pytest.FixtureRequest) -> Generator[None]:
+    """A child of this process for the length of a test; the parameter is its command."""
+    with subprocess.Popen(request.param) as process:
+        yield
+        process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no program called sleep here: POSIX only")
+@pytest.mark.parametrize(
+    "child",
+    [
+        ["sleep", "60"],
+        [sys.executable, "-c", f"from multiprocessing.forkserver import main; {SLEEP}"],
+        [sys.executable, "-c", f"from multiprocessing.resource_tracker import main; {SLEEP}"],
+    ],
+    ids=["a program that is not Python", "the server that forks workers", "the tracker"],
+    indirect=True,
+)
+@pytest.mark.usefixtures("child")
+async def test_a_child_that_cannot_compute_excuses_no_report_without_calls(app_of) -> None:
+    source = next(source for name, source, _ in WRONG if name.startswith("prices from a copy"))
+    verdict = await check_blocking(app_of(source), limit=AMPLE)
+    assert verdict.mistake == "calls-changed", verdict.message
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
