@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -45,6 +46,39 @@ async def answers_to(client: httpx.AsyncClient, paths: Iterable[str]) -> list[ht
         for path in paths:
             group.create_task(visit(path))
     return answers
+
+
+class SlowSupplier:
+    """A supplier that is asked in threads, and counts those that are inside.
+
+    Attributes:
+        most_inside: how many threads were inside at once, at most.
+    """
+
+    def __init__(self, wait: float) -> None:
+        """Make a supplier that takes ``wait`` seconds for each call."""
+        self.most_inside = 0
+        self._wait = wait
+        self._inside = 0
+        self._changed = threading.Condition()
+
+    def ask(self) -> None:
+        """Ask, and block until the answer is there."""
+        with self._changed:
+            self._inside += 1
+            self.most_inside = max(self.most_inside, self._inside)
+        time.sleep(self._wait)
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    async def is_empty(self) -> None:
+        """Wait until no thread is inside any more."""
+        await asyncio.to_thread(self._wait_until_empty)
+
+    def _wait_until_empty(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._inside)
 
 
 @dataclass(frozen=True, slots=True)
