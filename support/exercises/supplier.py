@@ -1,4 +1,4 @@
-"""What lesson 01 and its exercise call: a function that waits for a supplier, and one that computes.
+"""What lesson 01 calls: a function that waits for a supplier, and one that computes.
 
 The worker functions stand in a module of their own, free of heavy imports, because a process pool
 imports it in each of its processes.
