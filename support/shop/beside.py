@@ -110,7 +110,8 @@ async def watched(title: str, report: Report, *args: Any) -> Watched:
 async def _round(title: str, report: Report, args: tuple[Any, ...]) -> Watched:
     worked = time.process_time()
     async with loop_lag(INTERVAL) as lag:
-        recording = await xray(every_5_ms(report, args), title=title, show=False)
+        experiment = every_5_ms(report, args)
+        recording = await xray(experiment, title=title, unfold=False, show=False)
     worked = time.process_time() - worked
     late = mean(late for _, late in lag.samples)
     return Watched(recording, late, worked / recording.duration)
