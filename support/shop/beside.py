@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -46,6 +46,15 @@ async def answers_to(client: httpx.AsyncClient, paths: Iterable[str]) -> list[ht
         for path in paths:
             group.create_task(visit(path))
     return answers
+
+
+async def in_own_loop(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run ``main()`` in an event loop of its own, in another thread; return what it returns.
+
+    It is that loop's main task, as a server has one and a notebook has none: AnyIO keeps its
+    threads and processes until that task ends. Raises what ``main`` raises.
+    """
+    return await asyncio.to_thread(lambda: asyncio.run(main()))
 
 
 class SlowSupplier:
