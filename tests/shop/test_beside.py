@@ -11,29 +11,30 @@ from support.shop.beside import SlowSupplier, answers_to, in_own_loop, requests_
 
 pytestmark = pytest.mark.anyio
 
-app = FastAPI()
-gate = asyncio.Event()
+
+@pytest.fixture
+def app() -> FastAPI:
+    """An app whose second endpoint answers once the first has been asked."""
+    app, gate = FastAPI(), asyncio.Event()
+
+    @app.get("/first")
+    async def first() -> None:
+        gate.set()
+
+    @app.get("/second")
+    async def second() -> None:
+        await gate.wait()
+
+    return app
 
 
-@app.get("/first")
-async def first() -> None:
-    gate.set()
-
-
-@app.get("/second")
-async def second() -> None:
-    await gate.wait()
-
-
-async def test_answers_come_in_the_order_in_which_they_were_given() -> None:
-    gate.clear()
+async def test_answers_come_in_the_order_in_which_they_were_given(app) -> None:
     async with in_process(app) as client:
         answers = await answers_to(client, ["/second", "/first"])
     assert [answer.url.path for answer in answers] == ["/first", "/second"]
 
 
-async def test_requests_are_answered_in_the_order_of_their_paths() -> None:
-    gate.clear()
+async def test_requests_are_answered_in_the_order_of_their_paths(app) -> None:
     answers = await requests_to(app, ["/second", "/first"])
     assert [answer.url.path for answer in answers] == ["/second", "/first"]
 
