@@ -247,10 +247,10 @@ async def test_an_endpoint_that_listens_hears_its_client_leave(
         app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
     if layer == "gzip":
         app.add_middleware(GZipMiddleware)
-    body = {"json": {"number": 1}} if method == "POST" else {}
+    body = {"number": 1} if method == "POST" else None
     async with serve(app) as server:
         async with server.client() as client:
-            calling = asyncio.create_task(client.request(method, "/export", **body))
+            calling = asyncio.create_task(client.request(method, "/export", json=body))
             await until(exports.three_done)
             calling.cancel()
             await asyncio.wait({calling})
@@ -258,7 +258,7 @@ async def test_an_endpoint_that_listens_hears_its_client_leave(
         assert exports.log.count("item done") < 10
         assert exports.log.count("cleanup done") == 1
         async with server.client() as client:
-            stays = await client.request(method, "/export", **body)
+            stays = await client.request(method, "/export", json=body)
         assert len(stays.json()) == 10
     assert server.errors == []
 
@@ -356,7 +356,7 @@ async def test_a_yield_in_a_task_group_loses_the_error() -> None:
 
 async def test_a_context_manager_around_a_task_group_tells_the_reason() -> None:
     @asynccontextmanager
-    async def prefetching() -> AsyncIterator[asyncio.Queue[str]]:
+    async def prefetching() -> AsyncGenerator[asyncio.Queue[str]]:
         queue: asyncio.Queue[str] = asyncio.Queue()
         async with asyncio.TaskGroup() as group:
             group.create_task(fetch(queue))
