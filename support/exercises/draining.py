@@ -45,150 +45,152 @@ EXERCISE = Exercise(
     stub="deaf-while-idle",
     task="Write a worker that drains its queue on shutdown, within a budget, and returns the rest.",
     usual_wrong_prediction=(
-        "That the server cancels an endpoint whose client has left, or that cleanup which has "
-        "begun also ends: a plain endpoint runs to its end, and a cleanup that waits is cancelled "
-        "again."
+        "That item 4 is still finished, because it was begun: the exception is raised at the "
+        "await inside it. Many also expect that a cleanup which has begun will end; in a cancelled "
+        "scope each of its awaits is cancelled, too."
     ),
     mistakes=(
         Mistake(
             "deaf-while-idle",
             "waits in queue.get() and looks at stopping between two items, as the stub does",
-            "With an empty queue, the worker sits in queue.get() and does not hear stopping. Wait "
-            "for both: one task works, another awaits the event.",
+            "While the queue is empty, the worker sits in queue.get() and can't hear stopping. It "
+            "has to wait for both at once: give the work a task of its own, and await the event "
+            "beside it.",
         ),
         Mistake(
             "forgets-task-done",
             "awaits queue.join() and does not mark what it has handled",
-            "Every item is handled, and queue.join() still waits. It ends when each item has been "
-            "marked: call queue.task_done() after each handle.",
+            "Every item is handled, but queue.join() still waits. It counts marks, not items: call "
+            "queue.task_done() after each handle.",
         ),
         Mistake(
             "ends-when-idle",
             "ends when the queue is empty, without waiting for the next item",
-            "The worker ended before stopping was set. An empty queue is no reason to go: more "
-            "items come later.",
+            "The worker ended before stopping was set. An empty queue only means that nothing is "
+            "there yet: more items come later.",
         ),
         Mistake(
             "cancels-item-in-hand",
             "cancels the working task as soon as stopping is set",
-            "The item in hand was cancelled as soon as stopping was set. It has a budget: let it "
-            "go on until that is used up.",
+            "The item in hand was cancelled as soon as stopping was set. It may use the budget: "
+            "let it go on until that is used up.",
         ),
         Mistake(
             "does-not-drain",
             "returns what is in the queue instead of handling it while there is budget",
-            "Items came back that the budget had room for. Go on with the queue after stopping is "
-            "set, and return what is left only when the budget is used up.",
+            "Items came back although there was budget left for them. After stopping is set, go on "
+            "with the queue, and return the rest only when the budget is used up.",
         ),
         Mistake(
             "drops-queue",
             "returns an empty list, whatever is left in the queue",
-            "Items are neither handled nor returned. Take what is still in the queue with "
-            "get_nowait(), and return it.",
+            "Some items were neither handled nor returned, so they are lost. Take what is still in "
+            "the queue with get_nowait(), and return it.",
         ),
         Mistake(
             "loses-late-item",
             "takes what is in the queue once, and nothing that comes after that",
-            "An item that came during the drain is neither handled nor returned: whoever put it "
-            "was not refused, and believes it is safe. Look at the queue again when you have "
+            "An item that came during the drain was neither handled nor returned. Its sender got "
+            "no error and believes that it is safe. Look at the queue again after you have "
             "drained it, and when you collect the rest.",
         ),
         Mistake(
             "forgets-item-in-hand",
             "returns what is in the queue and forgets the item whose handle was cancelled",
-            "The item in hand when the budget was used up is missing: its handle was cancelled, so "
-            "it was not handled. Keep it, and return it first.",
+            "The item that was in hand when the budget ran out is missing. Its handle was "
+            "cancelled, so it was not handled: remember it, and return it first.",
         ),
         Mistake(
             "loses-item",
             "waits for the next item or the event, and drops the item when both have come",
-            "An item that came in the same moment as stopping is neither handled nor returned. "
-            "When you wait for two things, both may be there: look at the item first.",
+            "An item that came in the same moment as stopping was neither handled nor returned. "
+            "When you wait for two things, both can happen at once: look at the item first.",
         ),
         Mistake(
             "no-budget",
             "waits for the queue without a limit",
             "A handle that hangs keeps the worker for ever. The budget begins when stopping is "
-            "set: put asyncio.timeout(budget) around what you wait for then, and cancel handle.",
+            "set: put move_on_after(budget) around what you wait for then, and cancel handle.",
         ),
         Mistake(
             "budget-begins-early",
             "counts the budget from the worker's or the item's start",
-            "The item in hand was cancelled right after stopping was set, since the budget was "
-            "used up by then: a worker that has been up for a day would drain nothing. Begin the "
-            "budget when stopping is set.",
+            "The item in hand was cancelled right after stopping was set, because the budget had "
+            "run out before. A worker that has been up for a day would drain nothing. Start the "
+            "clock when stopping is set.",
         ),
         Mistake(
             "budget-cut-short",
             "uses a part of the budget, or a number of its own",
-            "An item that would have ended within the budget was cancelled. The operator has "
-            "chosen how long a shutdown may take: use all of it before you give work up.",
+            "An item that would have ended within the budget was cancelled. Your operator chose "
+            "how long a shutdown may take: use all of it before you give work up.",
         ),
         Mistake(
             "budget-stretched",
             "uses more than the budget, or a number of its own, or works on when it is used up",
-            "The worker ended well after its budget was used up. What waits for it, such as "
-            "Kubernetes, kills it then, and what it would have returned is lost. Cancel handle "
-            "when the budget ends, and return.",
+            "The worker ended well after its budget was used up. By then Kubernetes has killed the "
+            "process, and what the worker would have returned is lost. Cancel handle when the "
+            "budget ends, and return.",
         ),
         Mistake(
             "budget-per-item",
             "gives each item the whole budget",
-            "The items took longer together than the budget. One budget is for all: begin it once, "
-            "around the whole drain.",
+            "Together the items took longer than the budget. It is one budget for all of them: "
+            "start it once, around the whole drain.",
         ),
         Mistake(
             "timeout-escapes",
             "lets the TimeoutError of the budget out",
-            "A budget that is used up ended in TimeoutError, and the items left over with it. "
-            "Catch it, and return them.",
+            "When the budget ran out, a TimeoutError came out of the worker, and the items left "
+            "over were lost with it. Catch it, and return them.",
         ),
         Mistake(
             "leaves-handle-running",
             "cancels the working task and does not wait for it, or does not cancel it",
-            "The worker is gone and handle still runs. cancel() only asks: wait until the task has "
-            "ended. A TaskGroup does that on every way out.",
+            "The worker has returned, but handle still runs. cancel() only asks: wait until the "
+            "task has ended. A TaskGroup does that on every way out.",
         ),
         Mistake(
             "error-swallowed",
             "catches what handle raises, all or of some kinds, and goes on",
-            "handle raised an error, and nobody learns of it: the item is gone, and the service "
+            "handle raised an error, and nobody hears of it: the item is gone, and the service "
             "looks healthy. Let the error out of run_worker, alone or in a group. A TimeoutError "
-            "of handle's own is one too: only a deadline that has expired() is the budget's end.",
+            "can be handle's own, too: only a deadline that has expired() is the budget's end.",
         ),
         Mistake(
             "dies-unnoticed",
             "works in a task that nobody awaits before stopping is set",
-            "handle raised an error, which ended the task that works, and run_worker went on "
-            "waiting: in production the queue fills up and nothing is logged. A TaskGroup brings "
-            "the error out at once, and so does waiting for the task beside the event.",
+            "handle raised an error, which ended the working task, and run_worker went on waiting. "
+            "In production the queue fills up, and nothing is logged. A TaskGroup brings the "
+            "error out at once; so does waiting for the task beside the event.",
         ),
         Mistake(
             "error-replaced",
             "raises another exception where handle has failed",
-            "Another error came out than the one that handle raised, so that the log names the "
-            "wrong cause. Let handle's own error out, alone or in a group.",
+            "The error that came out is not the one that handle raised, so the log names the wrong "
+            "cause. Let handle's own error out, alone or in a group.",
         ),
         Mistake(
             "swallows-cancel",
             "catches CancelledError and goes on or returns",
-            "The worker was cancelled and did not end cancelled. Clean up in finally, and let "
+            "The worker was cancelled, but it did not end cancelled. Clean up in finally, and let "
             "CancelledError through.",
         ),
         Mistake(
             "many-at-once",
             "starts a task for each item",
-            "Several items were handled at once; this worker takes one at a time.",
+            "Several items were handled at once. This worker takes one at a time.",
         ),
         Mistake(
             "wrong-order",
             "handles or returns the items in another order",
-            "The items are out of order: oldest first, those in hand before those in the queue.",
+            "The items are out of order. Oldest first means: the one in hand, then those in the "
+            "queue.",
         ),
         Mistake(
             "wrong-answer",
             "returns something else than the list of items that were not handled",
-            "The worker should return a list of the items that were not handled.",
+            "The worker should return a list: the items that were not handled.",
         ),
     ),
 )
@@ -235,8 +237,8 @@ async def _judge(sandbox: Sandbox, *, run_worker: Any) -> str:
         ran.result()
     await _judge_budget(sandbox, shift_of)
     return (
-        "Drained in order, stopped within the budget, nothing lost and nothing left running: "
-        "this worker can be told to go."
+        "It drains in order, stops within its budget, loses nothing and leaves nothing running. "
+        "You can deploy this worker."
     )
 
 

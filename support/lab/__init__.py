@@ -3,6 +3,7 @@
 from support.lab.claim import ClaimFailed, claim
 from support.lab.clients import get, in_process, post, serve
 from support.lab.compare import Comparison, compare
+from support.lab.departures import leave, leave_early, until
 from support.lab.dial import dial
 from support.lab.display import show_note, show_picture, show_table
 from support.lab.errors import LessonError
@@ -30,6 +31,8 @@ __all__ = [
     "dial",
     "get",
     "in_process",
+    "leave",
+    "leave_early",
     "load_test",
     "loop_lag",
     "mark",
@@ -46,5 +49,6 @@ __all__ = [
     "show_xray",
     "span",
     "start",
+    "until",
     "xray",
 ]

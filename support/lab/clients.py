@@ -343,6 +343,11 @@ class LoopbackServer:
         """How many of them are open now."""
         return len(self._server.server_state.connections) if self._server else 0
 
+    @property
+    def running_requests(self) -> int:
+        """How many requests the app works on now, those whose client has left among them."""
+        return len(self._server.server_state.tasks) if self._server else 0
+
     def client(self, **options: Any) -> httpx.AsyncClient:
         """Return an ``httpx.AsyncClient`` bound to this server; close it, best by ``async with``.
 

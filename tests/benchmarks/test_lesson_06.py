@@ -1,7 +1,7 @@
 """What a server still does for nobody, and whether it cleans up, on lesson 06's own cells.
 
 Counts, not times: how many items are finished and how many cleanups end. The last table sets the
-lesson's shutdown beside AnyIO's and beside the card's, on a job that ends at once.
+shutdown of the second helping beside the card's, on a job that ends at once.
 """
 
 import asyncio
@@ -10,49 +10,39 @@ from typing import Any
 import pytest
 
 from support.lab import compare
+from support.shop import exports
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
 VISITS = 5
 CALLS = 100
 ROUNDS = 9
-CELLS = (
+CELLS = ("setup", "work", "naive-app", "pattern-generator", "pattern-app", "breaks-shield")
+CELLS_OF_DEEPER = (
     "setup",
-    "work",
-    "work-cleanup",
-    "leave",
-    "visit",
-    "naive-app",
-    "pattern-generator",
-    "pattern-app",
-    "pattern-until",
-    "breaks-yield",
-    "breaks-yield-readers",
-    "breaks-shutdown",
-    "practice-anyio",
+    "reader-run",
+    "reader-five",
+    "reader-app",
+    "card-printed",
+    "card-watch",
+    "card-fixed",
 )
 
 
-@pytest.fixture
-def lesson(names_of: Any) -> dict[str, Any]:
-    """Return the names that the lesson's cells define."""
-    return names_of("06", CELLS)
-
-
-async def test_work_after_the_client_has_left(lesson: dict[str, Any], figures: Any) -> None:
-    log, items = lesson["log"], len(lesson["ITEMS"])
-    card, shipped = lesson["AsPrinted"], lesson["process_with_cancellation"]
+async def test_work_after_the_client_has_left(names_of: Any, figures: Any) -> None:
+    lesson = names_of("06", CELLS)
+    items = len(lesson["ITEMS"])
     apps = {
         "plain endpoint": lesson["plain_app"],
-        "the card's generator": lesson["streaming_app"](card.process_with_cancellation),
-        "shipped": lesson["streaming_app"](shipped),
+        "the card's generator": lesson["export_app"](lesson["as_printed"]),
+        "shipped": lesson["export_app"](lesson["process_with_cancellation"]),
     }
     done, cleaned = dict.fromkeys(apps, 0), dict.fromkeys(apps, 0)
     for _ in range(VISITS):
         for name, app in apps.items():
-            await lesson["visit"](app)
-            done[name] += log.count("item done")
-            cleaned[name] += log.count("cleanup done")
+            _, story = await lesson["visit"](app, name)
+            done[name] += story.count("item done")
+            cleaned[name] += story.count("cleanup done")
     with figures(f"lesson 06, {VISITS} clients leave after 3 of {items} items") as table:
         for name in apps:
             table.only(f"items done, {name}", done[name] / (VISITS * items), "of all")
@@ -67,25 +57,23 @@ async def test_work_after_the_client_has_left(lesson: dict[str, Any], figures: A
         )
 
 
-async def test_cleanup_behind_slow_readers(lesson: dict[str, Any], figures: Any) -> None:
-    ended = {}
+async def test_cleanup_behind_slow_readers(names_of: Any, figures: Any) -> None:
+    deeper = names_of("06_deeper", CELLS_OF_DEEPER)
+    begun = {}
     for name, process in {
-        "the card's generator": lesson["AsPrinted"].process_with_cancellation,
-        "try/finally": lesson["process_with_cancellation"],
+        "the card's generator": exports.as_printed,
+        "try/finally": exports.process_with_cancellation,
     }.items():
-        app = lesson["yielding_app"](process)
-        story = await lesson["slow_readers"](app, readers=VISITS)
-        ended[name] = story.count("cleanup done")
-    with figures(f"lesson 06, {VISITS} slow readers leave") as table:
-        table.only(
-            "cleanups ended, the card's generator", ended["the card's generator"], f"of {VISITS}"
-        )
-        table.at_most(
-            "readers without a cleanup, try/finally", VISITS - ended["try/finally"], 0, "readers"
-        )
+        story = await deeper["five_slow_readers"](deeper["yielding_app"](process))
+        begun[name] = story.count("cleanup begun")
+    with figures("lesson 06, 5 slow readers leave") as table:
+        table.only("cleanups begun, the card's generator", begun["the card's generator"], "of 5")
+        table.at_most("readers without a cleanup, try/finally", 5 - begun["try/finally"], 0)
 
 
-async def test_what_a_graceful_shutdown_costs(lesson: dict[str, Any], figures: Any) -> None:
+async def test_what_a_graceful_shutdown_costs(names_of: Any, figures: Any) -> None:
+    deeper = names_of("06_deeper", CELLS_OF_DEEPER)
+
     def calls(run: Any) -> Any:
         async def many() -> None:
             never = asyncio.Event()
@@ -95,12 +83,10 @@ async def test_what_a_graceful_shutdown_costs(lesson: dict[str, Any], figures: A
         return many
 
     contenders = {
-        "shipped": calls(lesson["run_with_graceful_shutdown"]),
-        "anyio": calls(lesson["run_with_anyio"]),
-        "card": calls(lesson["PrintedShutdown"].run_with_graceful_shutdown),
+        "shipped": calls(deeper["run_with_graceful_shutdown"]),
+        "card": calls(deeper["shutdown_as_printed"]),
     }
     timing = await compare(contenders, repeat=ROUNDS, show=False)
     with figures(f"lesson 06, {CALLS} jobs that end at once") as table:
         table.only("shipped, a job", timing.median("shipped") / CALLS * 1e6, "µs")
-        table.only("shipped, of AnyIO's scope", timing.ratio("shipped", "anyio"))
         table.only("shipped, of the card's", timing.ratio("shipped", "card"))

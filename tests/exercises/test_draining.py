@@ -19,6 +19,12 @@ AT_MOST = 6.0  # seconds that any answer may keep the check, on a machine with r
 Written = Callable[[str, str], dict[str, Any]]
 
 
+@pytest.fixture
+def written(written: Written) -> Written:
+    """Return the names that an answer sets; `suppress`, which many use, is there."""
+    return lambda lesson, source: written(lesson, f"from contextlib import suppress\n{source}")
+
+
 def changed(source: str, *edits: tuple[str, str]) -> str:
     """Return the source with each edit made, each in one place."""
     for old, new in edits:
