@@ -1,20 +1,23 @@
-"""A time limit for statements, which SQLite lacks, and a statement that takes its time."""
+"""A time limit for statements, which SQLite lacks, and what to try it on."""
 
 from __future__ import annotations
 
 import math
+import tempfile
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from sqlalchemy import event, text
+from sqlalchemy import URL, event, text
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from support.shop import Shop, checks
 from support.shop.sources import Source
 
 EVERY: Final = 1_000  # steps of SQLite's machine between two looks at the clock
-STEPS: Final = 2_000  # of a slow statement, so that there are some looks at the clock in it
+STEPS: Final = 5_000  # of a slow statement, so that there are some looks at the clock in it
 _UNTIL: Final = "support.shop.until"
 
 
@@ -53,18 +56,19 @@ def limit_statements(engine: AsyncEngine, seconds: float) -> None:
             context.connection.info.pop(_UNTIL, None)
 
 
-async def slow_statement(session: AsyncSession, seconds: float) -> int:
+async def slow_statement(session: AsyncSession | AsyncConnection, seconds: float) -> int:
     """Run a statement that keeps SQLite busy for about `seconds`; return its steps, `STEPS`.
 
     It keeps the connection's thread, with the GIL released: no deadline of the loop stops it, a
     limit of SQLite's own does.
     """
-    raw = await (await session.connection()).get_raw_connection()
+    connection = await session.connection() if isinstance(session, AsyncSession) else session
+    raw = await connection.get_raw_connection()
     sqlite: Any = raw.driver_connection
     await sqlite.create_function("work", 1, time.sleep)
     rows = f"SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {STEPS}"
     statement = f"WITH RECURSIVE n(i) AS ({rows}) SELECT count(*) FROM n WHERE work(:pause) IS NULL"
-    done = await session.execute(text(statement), {"pause": seconds / STEPS})
+    done = await connection.execute(text(statement), {"pause": seconds / STEPS})
     return int(done.scalar_one())
 
 
@@ -77,3 +81,25 @@ def slow_source(shop: Shop, seconds: float) -> Source:
         return [f"{query}, after {steps} steps"]
 
     return database
+
+
+@asynccontextmanager
+async def plain_notes(
+    *, limit: float | None = None, **connect_args: Any
+) -> AsyncGenerator[AsyncEngine]:
+    """Yield an engine on a SQLite file with a table `notes (number)`, without the shop's care.
+
+    The shop's connections give their locks back when they are closed; these are the driver's own.
+    `limit` is one for statements, in seconds.
+    """
+    with tempfile.TemporaryDirectory(prefix="notes-") as folder:
+        url = URL.create("sqlite+aiosqlite", database=f"{folder}/notes.db")
+        engine = create_async_engine(url, connect_args=connect_args)
+        if limit is not None:
+            limit_statements(engine, limit)
+        try:
+            async with engine.begin() as connection:
+                await connection.execute(text("CREATE TABLE notes (number)"))
+            yield engine
+        finally:
+            await engine.dispose()
