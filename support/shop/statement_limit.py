@@ -18,6 +18,7 @@ from support.shop.sources import Source
 
 EVERY: Final = 1_000  # steps of SQLite's machine between two looks at the clock
 STEPS: Final = 5_000  # of a slow statement, so that there are some looks at the clock in it
+PAUSE: Final = 0.005  # seconds that it works at a time: each pause asks for the GIL again
 _UNTIL: Final = "support.shop.until"
 
 
@@ -65,7 +66,15 @@ async def slow_statement(session: AsyncSession | AsyncConnection, seconds: float
     connection = await session.connection() if isinstance(session, AsyncSession) else session
     raw = await connection.get_raw_connection()
     sqlite: Any = raw.driver_connection
-    await sqlite.create_function("work", 1, time.sleep)
+    due = time.monotonic()
+
+    def work(pause: float) -> None:
+        nonlocal due
+        due += pause
+        if (ahead := due - time.monotonic()) > PAUSE:
+            time.sleep(ahead)
+
+    await sqlite.create_function("work", 1, work)
     rows = f"SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {STEPS}"
     statement = f"WITH RECURSIVE n(i) AS ({rows}) SELECT count(*) FROM n WHERE work(:pause) IS NULL"
     done = await connection.execute(text(statement), {"pause": seconds / STEPS})
