@@ -458,7 +458,7 @@ async def _hung_extra(
     ran = await _run(sandbox, page, round_)
     if round_.outlasted:
         return EXERCISE.wrong("no-budget")
-    if _has(ran.error, TimeoutError):
+    if ran.error is not None and _has(ran.error, TimeoutError):
         let_go(ran.error)
         # Given up on the search, or on the extras before the budget had run out.
         early = len(round_.asked) == 1

@@ -4,7 +4,7 @@ On the lesson's own functions. The shipped search stands beside the same one by 
 that a user would pick.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import anyio
@@ -48,7 +48,7 @@ async def sources() -> AsyncGenerator[dict[str, Source]]:
         yield search_sources(shop, in_this_process(engine), in_this_process(api))
 
 
-async def by_anyio(sources: dict[str, Source], seconds: float) -> dict[str, list[str]]:
+async def by_anyio(sources: Mapping[str, Source], seconds: float) -> dict[str, list[str]]:
     """Search as the lesson does, by the library that FastAPI stands on."""
     found: dict[str, list[str]] = {}
 
