@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.exercises.deadlines import EXERCISE, check_search
+from support.exercises.deadlines import EXERCISE, check_page
 
 pytestmark = pytest.mark.anyio
 
@@ -25,30 +25,57 @@ def changed(source: str, *edits: tuple[str, str]) -> str:
     return source
 
 
-GROUPED = """
-async def search_sources(query, sources, budget):
-    found, missing = {}, dict.fromkeys(sources, "late")
-
-    async def ask(name):
+ADD = """    async def add(name):
         try:
-            found[name] = await sources[name](query)
+            found[name] = await extras[name](products)
             del missing[name]
-        except (SourceUnavailable, TimeoutError):
+        except (ExternalServiceError, TimeoutError):
             missing[name] = "failed"
+"""
 
+GROUPED = f"""
+async def product_page(query, search, extras, budget):
+    products, found, missing = None, {{}}, dict.fromkeys(extras, "late")
+
+{ADD}
+    try:
+        async with asyncio.timeout(budget):
+            products = await search(query)
+            async with asyncio.TaskGroup() as group:
+                for name in extras:
+                    group.create_task(add(name))
+    except TimeoutError:
+        if products is None:
+            raise
+    return products, found, missing
+"""
+
+WHAT_IS_LEFT = f"""
+async def product_page(query, search, extras, budget):
+    loop = asyncio.get_running_loop()
+    until = loop.time() + budget
+    async with asyncio.timeout(budget):
+        products = await search(query)
+    found, missing = {{}}, dict.fromkeys(extras, "late")
+
+{ADD}
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(budget), asyncio.TaskGroup() as group:
-            for name in sources:
-                group.create_task(ask(name))
-    return found, missing
+        async with asyncio.timeout(until - loop.time()), asyncio.TaskGroup() as group:
+            for name in extras:
+                group.create_task(add(name))
+    return products, found, missing
 """
 
 WAITED = """
-async def search_sources(query, sources, budget):
-    tasks = {name: asyncio.create_task(search(query)) for name, search in sources.items()}
+async def product_page(query, search, extras, budget):
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    products = await asyncio.wait_for(search(query), budget)
+    tasks = {name: asyncio.create_task(extra(products)) for name, extra in extras.items()}
     found, missing = {}, {}
     try:
-        done, pending = await asyncio.wait(tasks.values(), timeout=budget)
+        left = budget - (loop.time() - began)
+        done, pending = await asyncio.wait(tasks.values(), timeout=left)
     finally:
         for task in tasks.values():
             task.cancel()
@@ -59,141 +86,107 @@ async def search_sources(query, sources, budget):
             continue
         try:
             found[name] = task.result()
-        except (SourceUnavailable, TimeoutError):
+        except (ExternalServiceError, TimeoutError):
             missing[name] = "failed"
-    return found, missing
+    return products, found, missing
 """
 
-WAITED_FOR_THE_FIRST_BUG = """
-async def search_sources(question, engines, seconds):
+UNTIL = """
+async def product_page(question, find, more, seconds):
+    until = asyncio.get_running_loop().time() + seconds
+    async with asyncio.timeout_at(until):
+        products = await find(question)
     found, missing = {}, {}
-
-    async def ask(name):
-        try:
-            found[name] = await engines[name](question)
-        except (SourceUnavailable, TimeoutError):
-            missing[name] = "failed"
-
-    tasks = {asyncio.create_task(ask(name)): name for name in engines}
-    try:
-        done, late = await asyncio.wait(
-            tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION
-        )
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    for task in done:
-        task.result()
-    for task in late:
-        missing[tasks[task]] = "late"
-    return found, missing
-"""
-
-EACH_WITH_ALL_OF_IT = """
-async def search_sources(query, sources, budget):
-    found, missing = {}, {}
-    until = asyncio.get_running_loop().time() + budget
 
     async def ask(name):
         deadline = asyncio.timeout_at(until)
         try:
             async with deadline:
-                found[name] = await sources[name](query)
-        except SourceUnavailable:
+                found[name] = await more[name](products)
+        except ExternalServiceError:
             missing[name] = "failed"
         except TimeoutError:
             missing[name] = "late" if deadline.expired() else "failed"
 
     async with asyncio.TaskGroup() as group:
-        for name in sources:
+        for name in more:
             group.create_task(ask(name))
-    return found, missing
+    return products, found, missing
 """
 
-ANYIO = """
+ANYIO = f"""
 import anyio
 
-async def search_sources(query, sources, budget):
-    found, missing = {}, dict.fromkeys(sources, "late")
+async def product_page(query, search, extras, budget):
+    products, found, missing = None, {{}}, dict.fromkeys(extras, "late")
 
-    async def ask(name):
-        try:
-            found[name] = await sources[name](query)
-            del missing[name]
-        except (SourceUnavailable, TimeoutError):
-            missing[name] = "failed"
-
+{ADD}
     with anyio.move_on_after(budget):
+        products = await search(query)
         async with anyio.create_task_group() as group:
-            for name in sources:
-                group.start_soon(ask, name)
-    return found, missing
+            for name in extras:
+                group.start_soon(add, name)
+    if products is None:
+        raise TimeoutError
+    return products, found, missing
 """
 
-GATHERED = """
-async def search_sources(query, sources, budget):
-    found, missing = {}, dict.fromkeys(sources, "late")
+GATHERED = f"""
+async def product_page(query, search, extras, budget):
+    products, found, missing = None, {{}}, dict.fromkeys(extras, "late")
+    tasks = []
 
-    async def ask(name):
-        try:
-            found[name] = await sources[name](query)
-            del missing[name]
-        except (SourceUnavailable, TimeoutError):
-            missing[name] = "failed"
-
-    tasks = [asyncio.create_task(ask(name)) for name in sources]
+{ADD}
     try:
         async with asyncio.timeout(budget) as deadline:
+            products = await search(query)
+            tasks = [asyncio.create_task(add(name)) for name in extras]
             await asyncio.gather(*tasks)
     except TimeoutError:
-        if not deadline.expired():
+        if products is None or not deadline.expired():
             raise
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return found, missing
+    return products, found, missing
 """
 
-CLASS = """
-class Search:
-    def __init__(self, query, sources, budget):
-        self.query, self.sources = query, sources
-        self.found, self.missing = {}, dict.fromkeys(sources, "late")
-        self.deadline = asyncio.timeout(budget)
+CLASS = f"""
+class Budget:
+    def __init__(self, seconds):
+        self.deadline = asyncio.timeout(seconds)
 
     async def __aenter__(self):
         await self.deadline.__aenter__()
         return self
 
-    async def __aexit__(self, kind, error, traceback):
+    async def __aexit__(self, *raised):
         try:
-            await self.deadline.__aexit__(kind, error, traceback)
+            return await self.deadline.__aexit__(*raised)
         except TimeoutError:
             return True
 
-    async def ask(self, name):
-        try:
-            self.found[name] = await self.sources[name](self.query)
-            self.missing.pop(name)
-        except (SourceUnavailable, TimeoutError):
-            self.missing[name] = "failed"
 
+async def product_page(query, search, extras, budget):
+    products, found, missing = None, {{}}, dict.fromkeys(extras, "late")
 
-async def search_sources(query, sources, budget):
-    async with Search(query, sources, budget) as search:
+{ADD}
+    async with Budget(budget):
+        products = await search(query)
         async with asyncio.TaskGroup() as group:
-            for name in sources:
-                group.create_task(search.ask(name))
-    return search.found, search.missing
+            for name in extras:
+                group.create_task(add(name))
+    if products is None:
+        raise TimeoutError("no products in time")
+    return products, found, missing
 """
 
 RIGHT = (
-    ("a TaskGroup in a deadline", GROUPED),
-    ("asyncio.wait with a timeout", WAITED),
-    ("asyncio.wait for the first bug, with other names", WAITED_FOR_THE_FIRST_BUG),
-    ("a deadline for each, the same for all", EACH_WITH_ALL_OF_IT),
+    ("one deadline around both steps", GROUPED),
+    ("a second deadline of what is left", WHAT_IS_LEFT),
+    ("wait_for, then asyncio.wait with a timeout", WAITED),
+    ("a deadline for each, the same for all, with other names", UNTIL),
     ("AnyIO", ANYIO),
     ("gather, with a finally that ends the others", GATHERED),
     ("a class with __aenter__", CLASS),
@@ -202,96 +195,135 @@ RIGHT = (
 
 @pytest.mark.parametrize(("name", "source"), RIGHT, ids=[name for name, _ in RIGHT])
 async def test_a_right_answer_passes_in_any_style(name: str, source: str, written: Written) -> None:
-    search = written("05", source)["search_sources"]
-    verdict = await check_search(search, limit=AMPLE)
+    page = written("05", source)["product_page"]
+    verdict = await check_page(page, limit=AMPLE)
     assert verdict.passed, verdict.message
     assert verdict.mistake is None
 
 
-HEAD = "async def search_sources(query, sources, budget):\n"
-TASKS = """    tasks = {name: asyncio.create_task(ask(query)) for name, ask in sources.items()}
-"""
+HEAD = "async def product_page(query, search, extras, budget):\n"
 DEADLINE = "asyncio.timeout(budget)"
-FOUND = "found[name] = await sources[name](query)"
-CAUGHT = "(SourceUnavailable, TimeoutError)"
-RETURN = "    return found, missing\n"
+CAUGHT = "(ExternalServiceError, TimeoutError)"
+RETURN = "    return products, found, missing\n"
+LATE = """    except TimeoutError:
+        if products is None:
+            raise
+"""
 ENDED = """        for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 """
+SECOND = "async with asyncio.timeout(until - loop.time()), "
+GROUP = """            async with asyncio.TaskGroup() as group:
+                for name in extras:
+                    group.create_task(add(name))
+"""
 
 
-def search(body: str) -> str:
+def page(body: str) -> str:
     """Return an answer of its own with this body."""
     return HEAD + body
 
 
 def with_budget(budget: str) -> str:
-    """Return the search with another budget."""
+    """Return the page with another budget."""
     return changed(GROUPED, (DEADLINE, f"asyncio.timeout({budget})"))
+
+
+def with_second(second: str) -> str:
+    """Return the page of two deadlines with another second one."""
+    return changed(WHAT_IS_LEFT, ("asyncio.timeout(until - loop.time())", second))
 
 
 WRONG: tuple[tuple[str, str, str], ...] = (
     (
-        "it asks one source after another, as the stub does",
-        search("    return {name: await ask(query) for name, ask in sources.items()}, {}\n"),
+        "it asks one extra after another, as the stub does",
+        page(
+            "    products = await search(query)\n"
+            "    return products, {name: await ask(products) for name, ask in extras.items()}, {}\n"
+        ),
         "one-by-one",
     ),
     # -- the budget
     (
         "it has no budget",
-        changed(GROUPED, (f"async with {DEADLINE}, ", "async with ")),
+        changed(GROUPED, (f"async with {DEADLINE}:", "async with contextlib.AsyncExitStack():")),
         "no-budget",
+    ),
+    (
+        "only the search has a deadline",
+        changed(WHAT_IS_LEFT, (SECOND, "async with ")),
+        "no-budget",
+    ),
+    (
+        "only the extras have a deadline",
+        changed(
+            WHAT_IS_LEFT,
+            (f"async with {DEADLINE}:", "async with contextlib.AsyncExitStack():"),
+        ),
+        "search-without-budget",
     ),
     ("it waits four times as long", with_budget("4 * budget"), "no-budget"),
     ("it takes the budget for milliseconds", with_budget("1000 * budget"), "no-budget"),
+    ("it always waits for ten seconds", with_budget("10"), "no-budget"),
     ("it waits for 1.4 budgets", with_budget("1.4 * budget"), "budget-stretched"),
     ("it waits for 1.25 budgets", with_budget("1.25 * budget"), "budget-stretched"),
-    ("it always waits for 250 ms", with_budget("0.25"), "budget-split"),
-    ("it always waits for ten seconds", with_budget("10"), "no-budget"),
+    ("it begins a new budget for the extras", with_second(DEADLINE), "budget-stretched"),
     (
-        "it begins a new budget for each wait",
-        search(
-            TASKS
-            + """    found, missing = {}, {}
-    for name, task in tasks.items():
-        try:
-            found[name] = await asyncio.wait_for(task, budget)
-        except TimeoutError:
-            missing[name] = "late"
-    return found, missing
-"""
+        "it begins the budget when the search has ended",
+        changed(
+            UNTIL,
+            (
+                "    found, missing = {}, {}\n",
+                "    until = asyncio.get_running_loop().time() + seconds\n"
+                "    found, missing = {}, {}\n",
+            ),
         ),
         "budget-stretched",
     ),
     (
         "it returns late, after it has given up in time",
         changed(
-            GROUPED,
-            (RETURN, "    if missing:\n        await asyncio.sleep(budget / 2)\n" + RETURN),
+            GROUPED, (RETURN, "    if missing:\n        await asyncio.sleep(budget / 2)\n" + RETURN)
         ),
         "budget-stretched",
     ),
+    ("it always waits for 250 ms", with_budget("0.25"), "budget-split"),
     ("it waits for three quarters of the budget", with_budget("0.75 * budget"), "budget-split"),
     ("it waits for 0.85 of the budget", with_budget("0.85 * budget"), "budget-split"),
-    ("it gives each source a third", with_budget("budget / len(sources)"), "budget-split"),
     (
-        "it returns with the first answer",
+        "it gives each step a half",
         changed(
-            WAITED,
-            ("timeout=budget", "timeout=budget, return_when=asyncio.FIRST_COMPLETED"),
+            with_second("asyncio.timeout(budget / 2)"),
+            (f"async with {DEADLINE}:", "async with asyncio.timeout(budget / 2):"),
         ),
         "budget-split",
     ),
     (
+        "it gives the extras a half, whatever the search took",
+        with_second("asyncio.timeout(min(budget / 2, until - loop.time()))"),
+        "budget-split",
+    ),
+    (
+        "it returns with the first extra",
+        changed(WAITED, ("timeout=left", "timeout=left, return_when=asyncio.FIRST_COMPLETED")),
+        "budget-split",
+    ),
+    (
         "it sleeps for the budget and then looks what has come",
-        search(
-            TASKS
-            + """    await asyncio.sleep(budget)
+        page("""    tasks = {}
+
+    async def work():
+        products = await search(query)
+        for name, ask in extras.items():
+            tasks[name] = asyncio.create_task(ask(products))
+        return products
+
+    products = asyncio.create_task(work())
+    await asyncio.sleep(budget)
     found = {name: task.result() for name, task in tasks.items() if task.done()}
-    return found, {name: "late" for name in sources if name not in found}
-"""
-        ),
+    return products.result(), found, {name: "late" for name in extras if name not in found}
+"""),
         "waits-out-budget",
     ),
     (
@@ -299,53 +331,103 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         changed(GROUPED, (RETURN, "    await asyncio.sleep(budget)\n" + RETURN)),
         "waits-out-budget",
     ),
+    # -- the search
+    (
+        "it returns a page without products when the search is late",
+        changed(GROUPED, (LATE, "    except TimeoutError:\n        products = products or []\n")),
+        "page-without-products",
+    ),
+    (
+        "it returns None for products when the search is late",
+        changed(GROUPED, (LATE, "    except TimeoutError:\n        pass\n")),
+        "page-without-products",
+    ),
+    (
+        "it returns a page without products when the search fails",
+        changed(
+            GROUPED,
+            (LATE, LATE + "    except ExternalServiceError:\n        products = []\n"),
+        ),
+        "search-failure-hidden",
+    ),
+    (
+        "it turns the failure of the search into a time-out",
+        changed(
+            GROUPED,
+            (
+                LATE,
+                LATE + "    except ExternalServiceError:\n        raise TimeoutError from None\n",
+            ),
+        ),
+        "search-failure-hidden",
+    ),
+    (
+        "it takes no products for no answer",
+        changed(GROUPED, ("if products is None", "if not products")),
+        "no-products-as-late",
+    ),
     # -- what is late
     (
         "it lets the deadline's error out",
-        changed(GROUPED, ("contextlib.suppress(TimeoutError)", "contextlib.nullcontext()")),
+        changed(GROUPED, (LATE, "    finally:\n        pass\n")),
         "all-or-nothing",
     ),
     (
         "it finds nothing where nothing came, as on the card",
         changed(
-            EACH_WITH_ALL_OF_IT,
+            UNTIL,
             ('missing[name] = "late" if deadline.expired() else "failed"', "found[name] = []"),
         ),
         "late-as-empty",
     ),
     (
         "it finds None where nothing came",
-        changed(GROUPED, (RETURN, "    return {name: found.get(name) for name in sources}, {}\n")),
+        changed(
+            GROUPED,
+            (RETURN, "    return products, {name: found.get(name) for name in extras}, {}\n"),
+        ),
         "late-as-empty",
     ),
     (
-        "it returns while the late source is still asked",
+        "it returns while the late extra is still asked",
         changed(WAITED, (ENDED, "        pass\n")),
         "late-left-running",
     ),
     (
-        "it cancels the late source and does not wait for it",
+        "it cancels the late extra and does not wait for it",
         changed(
             WAITED,
             ("        await asyncio.gather(*tasks.values(), return_exceptions=True)\n", ""),
         ),
         "late-left-running",
     ),
+    (
+        "it leaves a late search running",
+        changed(
+            WAITED,
+            (
+                "await asyncio.wait_for(search(query), budget)",
+                "await asyncio.wait_for("
+                "asyncio.shield(asyncio.create_task(search(query))), budget)",
+            ),
+        ),
+        "late-left-running",
+    ),
     # -- what fails
     (
-        "it lets a source that is down end the search",
+        "it lets an extra that is down end the page",
         changed(GROUPED, (CAUGHT, "TimeoutError")),
         "failure-loses-all",
     ),
     (
-        "it lets a source's own TimeoutError end the search",
-        changed(GROUPED, (CAUGHT, "SourceUnavailable")),
+        "it lets an extra's own TimeoutError end the page",
+        changed(GROUPED, (CAUGHT, "ExternalServiceError")),
         "inner-timeout-taken-for-deadline",
     ),
     (
-        "it takes a source's own TimeoutError for the deadline",
+        "it takes an extra's own TimeoutError for the deadline",
         changed(
-            EACH_WITH_ALL_OF_IT,
+            UNTIL,
             (
                 'missing[name] = "late" if deadline.expired() else "failed"',
                 'missing[name] = "late"',
@@ -354,16 +436,16 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "inner-timeout-taken-for-deadline",
     ),
     (
-        "a source's own TimeoutError ends the others",
+        "an extra's own TimeoutError ends the others",
         changed(
             GATHERED,
-            (CAUGHT, "SourceUnavailable"),
-            ("        if not deadline.expired():\n            raise\n", "        pass\n"),
+            (CAUGHT, "ExternalServiceError"),
+            ("if products is None or not deadline.expired():", "if products is None:"),
         ),
         "inner-timeout-taken-for-deadline",
     ),
     (
-        "it finds nothing where a source failed",
+        "it finds nothing where an extra failed",
         changed(
             GROUPED,
             (
@@ -374,14 +456,14 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "failed-as-empty",
     ),
     (
-        "it reports a source without hits as failed",
+        "it reports an extra with nothing to show as failed",
         changed(
             GROUPED,
             (
                 "            del missing[name]\n",
                 """            if not found[name]:
                 del found[name]
-                raise SourceUnavailable
+                raise TimeoutError
             del missing[name]
 """,
             ),
@@ -389,10 +471,13 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "empty-as-missing",
     ),
     (
-        "it leaves out a source without hits",
+        "it leaves out an extra with nothing to show",
         changed(
             GROUPED,
-            (RETURN, "    return {n: hits for n, hits in found.items() if hits}, missing\n"),
+            (
+                RETURN,
+                "    return products, {n: shown for n, shown in found.items() if shown}, missing\n",
+            ),
         ),
         "empty-as-missing",
     ),
@@ -400,36 +485,16 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ("it takes every error for a failure", changed(GROUPED, (CAUGHT, "Exception")), "bug-hidden"),
     (
         "it takes a ValueError for a failure",
-        changed(GROUPED, (CAUGHT, "(SourceUnavailable, TimeoutError, ValueError)")),
+        changed(GROUPED, (CAUGHT, "(ExternalServiceError, TimeoutError, ValueError)")),
         "bug-hidden",
     ),
     (
         "it takes a LookupError for a failure",
-        changed(GROUPED, (CAUGHT, "(SourceUnavailable, TimeoutError, LookupError)")),
+        changed(GROUPED, (CAUGHT, "(ExternalServiceError, TimeoutError, LookupError)")),
         "bug-hidden",
     ),
     (
-        "it gathers with return_exceptions and sorts errors into missing",
-        search("""    tasks = [asyncio.create_task(search(query)) for search in sources.values()]
-    async def all_of_them():
-        return await asyncio.gather(*tasks, return_exceptions=True)
-    done, late = await asyncio.wait(tasks, timeout=budget)
-    for task in late:
-        task.cancel()
-    found, missing = {}, {}
-    for name, answer in zip(sources, await all_of_them(), strict=True):
-        if isinstance(answer, asyncio.CancelledError):
-            missing[name] = "late"
-        elif isinstance(answer, Exception):
-            missing[name] = "failed"
-        else:
-            found[name] = answer
-    return found, missing
-"""),
-        "bug-hidden",
-    ),
-    (
-        "it lets a bug out and its other sources run on",
+        "it lets a bug out and its other extras run on",
         changed(
             GATHERED,
             (
@@ -445,25 +510,40 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ),
     # -- its own cancellation
     (
-        "its sources run on when it is cancelled",
-        search(
-            TASKS
-            + """    found, missing = {}, {}
-    done, pending = await asyncio.wait(tasks.values(), timeout=budget)
-    for task in pending:
-        task.cancel()
-    if pending:
-        await asyncio.wait(pending)
-    for name, task in tasks.items():
-        if task in pending:
-            missing[name] = "late"
-            continue
-        try:
-            found[name] = task.result()
-        except (SourceUnavailable, TimeoutError):
-            missing[name] = "failed"
-    return found, missing
-"""
+        "its extras run on when it is cancelled",
+        changed(
+            WAITED,
+            (
+                "    finally:\n" + ENDED,
+                """        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+    finally:
+        pass
+""",
+            ),
+        ),
+        "left-on-cancel",
+    ),
+    (
+        "its search runs on when it is cancelled",
+        changed(
+            GROUPED,
+            (
+                "await search(query)",
+                "await asyncio.shield(found.setdefault(0, asyncio.create_task(search(query))))",
+            ),
+            (
+                LATE,
+                """    except TimeoutError:
+        if products is None:
+            found.pop(0).cancel()
+            await asyncio.sleep(0.01)
+            raise
+""",
+            ),
+            (GROUP, "            del found[0]\n" + GROUP),
         ),
         "left-on-cancel",
     ),
@@ -471,55 +551,38 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "it returns what it has when it is cancelled",
         changed(
             GROUPED,
-            (
-                "contextlib.suppress(TimeoutError)",
-                "contextlib.suppress(TimeoutError, asyncio.CancelledError)",
-            ),
+            (LATE, LATE + "    except asyncio.CancelledError:\n        pass\n"),
         ),
         "swallows-cancel",
     ),
     (
-        "each source takes the cancellation for lateness",
+        "each extra takes the cancellation for lateness",
         changed(
             GROUPED,
             (CAUGHT, "asyncio.CancelledError:\n            pass\n        except " + CAUGHT),
-            (
-                "contextlib.suppress(TimeoutError)",
-                "contextlib.suppress(TimeoutError, asyncio.CancelledError)",
-            ),
+            (LATE, LATE + "    except asyncio.CancelledError:\n        pass\n"),
         ),
         "swallows-cancel",
     ),
     (
-        "it shields the search from its cancellation",
+        "it turns its cancellation into a TimeoutError",
         changed(
             GROUPED,
             (
-                """    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(budget), asyncio.TaskGroup() as group:
-            for name in sources:
-                group.create_task(ask(name))
-""",
-                """    async def ask_all():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(budget), asyncio.TaskGroup() as group:
-                for name in sources:
-                    group.create_task(ask(name))
-
-    await asyncio.shield(asyncio.create_task(ask_all()))
-""",
+                LATE,
+                LATE + "    except asyncio.CancelledError:\n        raise TimeoutError from None\n",
             ),
         ),
-        "left-on-cancel",
+        "swallows-cancel",
     ),
     # -- the answer
     (
-        "it knows the sources by name",
+        "it knows the extras by name",
         changed(
             GROUPED,
             (
-                "            for name in sources:\n",
-                '            for name in ("database", "elasticsearch", "external_api"):\n',
+                "                for name in extras:\n",
+                '                for name in ("prices", "reviews", "stock"):\n',
             ),
         ),
         "names-hard-coded",
@@ -530,10 +593,10 @@ WRONG: tuple[tuple[str, str, str], ...] = (
             GROUPED,
             (
                 RETURN,
-                """    names = ("database", "elasticsearch", "external_api")
-    names = dict(zip(sources, names, strict=True))
+                """    names = dict(zip(extras, ("prices", "reviews", "stock"), strict=True))
     return (
-        {names[name]: hits for name, hits in found.items()},
+        products,
+        {names[name]: shown for name, shown in found.items()},
         {names[name]: why for name, why in missing.items()},
     )
 """,
@@ -542,69 +605,95 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "names-hard-coded",
     ),
     (
-        "it calls late what failed, and the other way round",
+        "it keeps what an earlier page has found",
+        changed(
+            "kept, lacking = {}, {}\n" + GROUPED,
+            (
+                'products, found, missing = None, {}, dict.fromkeys(extras, "late")',
+                """products, found, missing = None, kept, lacking
+    missing.update(dict.fromkeys(extras, "late"))""",
+            ),
+        ),
+        "names-hard-coded",
+    ),
+    (
+        "it gives a reason of its own",
         changed(
             GROUPED,
-            (
-                RETURN,
-                '    return found, {name: "timed out" for name in missing}\n',
-            ),
+            (RETURN, '    return products, found, {name: "timed out" for name in missing}\n'),
         ),
         "wrong-reason",
     ),
     ("it returns one dict", changed(GROUPED, (RETURN, "    return found\n")), "wrong-answer"),
     (
+        "it returns no products",
+        changed(GROUPED, (RETURN, "    return found, missing\n")),
+        "wrong-answer",
+    ),
+    (
+        "it returns the query for the products",
+        changed(GROUPED, (RETURN, "    return query, found, missing\n")),
+        "wrong-answer",
+    ),
+    (
         "it returns what is missing as a list",
-        changed(GROUPED, (RETURN, "    return found, list(missing)\n")),
+        changed(GROUPED, (RETURN, "    return products, found, list(missing)\n")),
         "wrong-answer",
     ),
     (
         "it crosses the answers",
         changed(
             GROUPED,
-            (RETURN, "    return dict(zip(found, [*found.values()][::-1])), missing\n"),
+            (RETURN, "    return products, dict(zip(found, [*found.values()][::-1])), missing\n"),
         ),
         "wrong-answer",
     ),
     (
         "it does not say what is missing",
-        changed(GROUPED, (RETURN, "    return found, {}\n")),
+        changed(GROUPED, (RETURN, "    return products, found, {}\n")),
         "wrong-answer",
     ),
     (
-        "it asks the sources something else",
-        changed(GROUPED, ("sources[name](query)", "sources[name](query.split()[-1])")),
+        "it asks the extras about the query",
+        changed(GROUPED, ("extras[name](products)", "extras[name](query)")),
         "wrong-answer",
     ),
     (
-        "it keeps what an earlier search has found",
+        "it searches for something else",
+        changed(GROUPED, ("search(query)", "search(query.split()[-1])")),
+        "wrong-answer",
+    ),
+    (
+        "it searches twice",
         changed(
-            "kept, lacking = {}, {}\n" + GROUPED,
-            (
-                'found, missing = {}, dict.fromkeys(sources, "late")',
-                """found, missing = kept, lacking
-    missing.update(dict.fromkeys(sources, "late"))""",
-            ),
+            GROUPED, ("= await search(query)", "= await search(query) and await search(query)")
         ),
-        "names-hard-coded",
+        "wrong-answer",
     ),
     # -- what any exercise may meet
-    ("it is not written", search("    raise NotImplementedError\n"), "not-written"),
+    ("it is not written", page("    raise NotImplementedError\n"), "not-written"),
     ("it returns nothing", changed(GROUPED, (RETURN, "")), "not-written"),
-    ("it takes one argument", "async def search_sources(query):\n    return {}, {}\n", "raised"),
+    ("it takes one argument", "async def product_page(query):\n    return [], {}, {}\n", "raised"),
     (
         "it starts and forgets",
-        search(TASKS + "    await asyncio.sleep(0)\n    return {}, {}\n"),
+        page("""    products = await search(query)
+    tasks = [asyncio.create_task(extra(products)) for extra in extras.values()]
+    await asyncio.sleep(0)
+    return products, {}, {}
+"""),
         "left-running",
     ),
     (
         "it never asks",
-        search("    return {name: ask(query) for name, ask in sources.items()}, {}\n"),
+        page(
+            "    products = await search(query)\n"
+            "    return products, {name: ask(products) for name, ask in extras.items()}, {}\n"
+        ),
         "forgotten-await",
     ),
     (
         "it is no coroutine function",
-        search("    return {}, {}\n").removeprefix("async "),
+        page("    return [], {}, {}\n").removeprefix("async "),
         "not-async",
     ),
 )
@@ -612,8 +701,8 @@ WRONG: tuple[tuple[str, str, str], ...] = (
 
 # Each passes, and why that is let be.
 SURVIVES = (
-    # A budget is a real wait, and a busy machine is late by a few hundredths of it. A search
-    # that keeps less than a tenth of it, to send its answer in time, is right.
+    # A budget is a real wait, and a busy machine is late by a few hundredths of it. A page that
+    # keeps less than a tenth of it, to send its answer in time, is right.
     ("it keeps a twentieth of the budget for itself", with_budget("0.95 * budget")),
     ("it uses 1.05 budgets", with_budget("1.05 * budget")),
 )
@@ -621,7 +710,7 @@ SURVIVES = (
 
 @pytest.mark.parametrize(("name", "source"), SURVIVES, ids=[name for name, _ in SURVIVES])
 async def test_what_survives_is_known(name: str, source: str, written: Written) -> None:
-    assert (await check_search(written("05", source)["search_sources"], limit=AMPLE)).passed
+    assert (await check_page(written("05", source)["product_page"], limit=AMPLE)).passed
     assert 20 * len(SURVIVES) <= len(SURVIVES) + len(WRONG)
 
 
@@ -629,9 +718,9 @@ async def test_what_survives_is_known(name: str, source: str, written: Written) 
 async def test_a_wrong_answer_gets_its_own_hint(
     name: str, source: str, mistake: str, written: Written
 ) -> None:
-    search = written("05", source)["search_sources"]
+    page = written("05", source)["product_page"]
     before = asyncio.all_tasks()
-    verdict = await check_search(search, limit=AMPLE)
+    verdict = await check_page(page, limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
     assert asyncio.all_tasks() == before
 
@@ -644,28 +733,28 @@ def test_every_mistake_of_the_exercise_is_made_here() -> None:
 async def test_a_machine_that_stands_still_is_not_taken_for_a_wrong_budget(
     late: str, written: Written
 ) -> None:
-    right = written("05", WAITED)["search_sources"]
+    right = written("05", WAITED)["product_page"]
     budgets: list[float] = []
 
-    async def search(query: str, sources: dict[str, Any], budget: float) -> Any:
+    async def page(query: str, search: Any, extras: dict[str, Any], budget: float) -> Any:
         budgets.append(budget)
-        if len(budgets) == 2:  # the first round in which a source hangs
+        if len(budgets) == 2:  # the first round in which an extra hangs
             when = (0.85 if late == "before the end of the budget" else 0.98) * budget
             asyncio.get_running_loop().call_later(when, time.sleep, budget / 2)
-        return await right(query, sources, budget)
+        return await right(query, search, extras, budget)
 
-    verdict = await check_search(search, limit=AMPLE)
+    verdict = await check_page(page, limit=AMPLE)
     assert verdict.passed, verdict.message
     assert budgets[2] == 2 * budgets[1]  # another round, with more room
 
 
 HOSTILE = (
-    ("it waits for ever", search("    await asyncio.Event().wait()\n"), "never-ends"),
+    ("it waits for ever", page("    await asyncio.Event().wait()\n"), "never-ends"),
     (
         "it asks for ever and swallows every error, its cancellation too",
-        search("""    while True:
+        page("""    while True:
         try:
-            await sources["database"](query)
+            await search(query)
         except BaseException:
             pass
 """),
@@ -678,26 +767,30 @@ HOSTILE = (
 async def test_a_hostile_answer_ends_soon_and_leaves_later_checks_whole(
     name: str, source: str, mistake: str, written: Written
 ) -> None:
-    search = written("05", source)["search_sources"]
+    page = written("05", source)["product_page"]
     before, began = asyncio.all_tasks(), time.monotonic()
-    verdict = await check_search(search, limit=2.0)
+    verdict = await check_page(page, limit=2.0)
     assert verdict.mistake == mistake, verdict.message
     assert time.monotonic() - began < AT_MOST
     assert asyncio.all_tasks() == before
-    assert (await check_search(written("05", GROUPED)["search_sources"], limit=AMPLE)).passed
+    assert (await check_page(written("05", GROUPED)["product_page"], limit=AMPLE)).passed
 
 
-async def test_the_search_called_in_the_check_cell(written: Written) -> None:
-    search = written("05", GROUPED)["search_sources"]
-    verdict = await check_search(search("lamp", {}, 1.0))
+async def test_the_page_called_in_the_check_cell(written: Written) -> None:
+    page = written("05", GROUPED)["product_page"]
+
+    async def no_products(_query: str) -> list[str]:
+        return []
+
+    verdict = await check_page(page("lamp", no_products, {}, 1.0))
     assert verdict.mistake == "called-instead-of-passed"
 
 
 async def test_no_function_at_all() -> None:
-    assert (await check_search({})).mistake == "wrong-type"
+    assert (await check_page({})).mistake == "wrong-type"
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("nan")])
 async def test_a_limit_must_be_above_0(limit: float, written: Written) -> None:
     with pytest.raises(ValueError, match="limit"):
-        await check_search(written("05", GROUPED)["search_sources"], limit=limit)
+        await check_page(written("05", GROUPED)["product_page"], limit=limit)
