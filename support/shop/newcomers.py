@@ -1,0 +1,191 @@
+"""People who sign up and what that leads to: what lesson 12 needs beside its event bus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Final
+
+import httpx
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from support.shop.models import OutboxMessage
+from support.shop.partners import Mailer
+
+PATIENCE: Final = 20.0  # seconds that letters may take before a wait for them gives up
+RUSH: Final = ("", "last answer after", "last mail after", "letters at once")
+LOOK: Final = 0.001  # seconds between two looks at a mailer
+
+
+class UserCreate(BaseModel):
+    """What somebody who signs up sends."""
+
+    name: str
+    email: str
+
+
+def newcomer(name: str) -> UserCreate:
+    """Return somebody of that name, who reads mail at ``name@x.test``."""
+    return UserCreate(name=name, email=f"{name}@x.test")
+
+
+def client_of(mailer: Mailer) -> httpx.AsyncClient:
+    """Return a client that reaches the mailer in this process. Close it in the end."""
+    transport = httpx.ASGITransport(mailer.app)
+    return httpx.AsyncClient(transport=transport, base_url="http://mail.test")
+
+
+class Effects:
+    """Three more tables that a sign-up changes: `settings` by user id, `indexed` and `count`."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty all three."""
+        self.settings: dict[str, dict[str, bool]] = {}
+        self.indexed: list[str] = []
+        self.count = 0
+
+    async def create_default_settings(self, user_id: str) -> None:
+        """Write the settings of a user."""
+        self.settings[user_id] = {"newsletter": False}
+
+    async def add_to_search(self, user_data: Mapping[str, Any]) -> None:
+        """Make a user's address findable: a handler."""
+        self.indexed.append(user_data["email"])
+
+    async def count_signup(self, user_data: Mapping[str, Any]) -> None:
+        """Count a sign-up: a handler."""
+        self.count += 1
+
+
+class Reports(logging.Handler):
+    """The records of one log, kept to be looked at; they go nowhere else.
+
+    Args:
+        name: the logger's name. A second object for the same logger takes the place of the first.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [self]
+        logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record."""
+        self.records.append(record)
+
+    @property
+    def lines(self) -> list[str]:
+        """Each record in a line: its message, and behind a colon the exception that it holds."""
+        return [_line(record) for record in self.records]
+
+    @property
+    def errors(self) -> list[type[BaseException]]:
+        """The types of the exceptions that the records hold."""
+        return [type(error) for error in map(_error, self.records) if error is not None]
+
+    def clear(self) -> None:
+        """Forget all records."""
+        self.records.clear()
+
+
+def _error(record: logging.LogRecord) -> BaseException | None:
+    return record.exc_info[1] if record.exc_info else None
+
+
+def _line(record: logging.LogRecord) -> str:
+    error = _error(record)
+    told = "" if error is None else f": {type(error).__name__}: {error}".rstrip(": ")
+    return record.getMessage() + told.partition("\n")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Rush:
+    """Many sign-ups in one moment. Times are in seconds since the first.
+
+    Attributes:
+        answered: when the last of them had its answer.
+        mailed: when the mailer had taken the last letter.
+        at_once: the most letters that the mailer had in hand at a time.
+    """
+
+    answered: float
+    mailed: float
+    at_once: int
+
+    def row(self, name: str) -> list[str]:
+        """Return a row of a table with the headings in `RUSH`."""
+        times = (f"{seconds * 1000:.0f} ms" for seconds in (self.answered, self.mailed))
+        return [name, *times, str(self.at_once)]
+
+
+async def rush(
+    create_user: Callable[[UserCreate, Any], Awaitable[Any]],
+    bus: Any,
+    mailer: Mailer,
+    *,
+    people: int = 10,
+) -> Rush:
+    """Let so many people sign up at once and wait until each has a letter.
+
+    Args:
+        create_user: is called with a `UserCreate` and ``bus`` for each.
+        bus: what the events are published to.
+        mailer: what the letters reach in the end; its counters start from 0.
+        people: how many.
+
+    Raises:
+        TimeoutError: the letters did not come.
+    """
+    mailer.reset()
+    crowd = [newcomer(f"person-{number}") for number in range(people)]
+    began = perf_counter()
+    await asyncio.gather(*(create_user(person, bus) for person in crowd))
+    answered = perf_counter() - began
+    await letters(mailer, people)
+    return Rush(answered, perf_counter() - began, mailer.peak_in_flight)
+
+
+@asynccontextmanager
+async def running(worker: Coroutine[Any, Any, None]) -> AsyncGenerator[asyncio.Task[None]]:
+    """Run a worker that never ends as a task, yield that, and stop it when the block ends."""
+    task = asyncio.create_task(worker, name="worker")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def owed(sessions: async_sessionmaker[AsyncSession]) -> list[str]:
+    """Return the addresses of the letters in the outbox that nobody has sent, oldest first."""
+    waiting = select(OutboxMessage.payload).where(OutboxMessage.published_at.is_(None))
+    async with sessions() as session:
+        payloads = await session.scalars(waiting.order_by(OutboxMessage.id))
+        return [payload["to"] for payload in payloads]
+
+
+async def letters(mailer: Mailer, count: int) -> None:
+    """Return once the mailer has taken so many letters. Raises TimeoutError if it never does."""
+    await _until(lambda: len(mailer.sent) >= count)
+
+
+async def letter_in_hand(mailer: Mailer) -> None:
+    """Return once a letter is at the mailer, not yet taken. Raises TimeoutError if none comes."""
+    await _until(lambda: mailer.in_flight > 0)
+
+
+async def _until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not reached():  # noqa: ASYNC110 (a partner has no event)
+            await asyncio.sleep(LOOK)
