@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final
 
 import httpx
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import delete, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from support.shop.models import OutboxMessage
+from support.shop.models import OutboxMessage, utc_now
 from support.shop.partners import Mailer
 
 PATIENCE: Final = 20.0  # seconds that letters may take before a wait for them gives up
@@ -35,10 +36,14 @@ def newcomer(name: str) -> UserCreate:
     return UserCreate(name=name, email=f"{name}@x.test")
 
 
-def client_of(mailer: Mailer) -> httpx.AsyncClient:
-    """Return a client that reaches the mailer in this process. Close it in the end."""
+def open_mailer(*, latency: float) -> tuple[Mailer, httpx.AsyncClient]:
+    """Return a mailer in this process, which takes so many seconds, and a client that reaches it.
+
+    Close the client in the end.
+    """
+    mailer = Mailer(latency=latency)
     transport = httpx.ASGITransport(mailer.app)
-    return httpx.AsyncClient(transport=transport, base_url="http://mail.test")
+    return mailer, httpx.AsyncClient(transport=transport, base_url="http://mail.test")
 
 
 class Effects:
@@ -167,6 +172,53 @@ async def running(worker: Coroutine[Any, Any, None]) -> AsyncGenerator[asyncio.T
         await asyncio.wait([task])
 
 
+async def owe(sessions: async_sessionmaker[AsyncSession], addresses: Sequence[str]) -> None:
+    """Empty the outbox, then write a letter to each address into it."""
+    letters = [{"to": address, "subject": "Welcome"} for address in addresses]
+    async with sessions.begin() as session:
+        await session.execute(delete(OutboxMessage))
+        session.add_all(OutboxMessage(event="mail", payload=letter) for letter in letters)
+
+
+async def owe_many(sessions: async_sessionmaker[AsyncSession], count: int) -> None:
+    """Empty the outbox, then write so many letters into it by one statement."""
+    await owe(sessions, [])
+    rows = text(
+        "INSERT INTO outbox_messages (event, payload, created_at, due_at, attempts) "
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers "
+        "WHERE n < :count) "
+        """SELECT 'mail', '{"to": "user-' || n || '@x.test"}', :now, :now, 0 FROM numbers"""
+    )
+    now = utc_now().isoformat(" ", "microseconds")
+    async with sessions.begin() as session:
+        await session.execute(rows, {"count": count, "now": now})
+
+
+class FlakySessions:
+    """A session maker whose database is away for some of the transactions that it is asked for.
+
+    Args:
+        sessions: makes the others.
+        away: numbers of the transactions that fail; the first is 1.
+    """
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], away: Sequence[int]) -> None:
+        self._sessions = sessions
+        self._away = frozenset(away)
+        self._asked = 0
+
+    def begin(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Return a transaction; raises OperationalError when the database is away."""
+        self._asked += 1
+        if self._asked in self._away:
+            raise OperationalError("BEGIN", {}, ConnectionError("the database is away"))
+        return self._sessions.begin()
+
+    def __call__(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Do as `begin`: sessions that only read are asked for so."""
+        return self.begin()
+
+
 async def owed(sessions: async_sessionmaker[AsyncSession]) -> list[str]:
     """Return the addresses of the letters in the outbox that nobody has sent, oldest first."""
     waiting = select(OutboxMessage.payload).where(OutboxMessage.published_at.is_(None))
@@ -178,6 +230,11 @@ async def owed(sessions: async_sessionmaker[AsyncSession]) -> list[str]:
 async def letters(mailer: Mailer, count: int) -> None:
     """Return once the mailer has taken so many letters. Raises TimeoutError if it never does."""
     await _until(lambda: len(mailer.sent) >= count)
+
+
+async def calls(mailer: Mailer, count: int) -> None:
+    """Return once so many letters have come to the mailer. Raises TimeoutError if they don't."""
+    await _until(lambda: mailer.calls >= count)
 
 
 async def letter_in_hand(mailer: Mailer) -> None:
