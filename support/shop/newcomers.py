@@ -242,6 +242,14 @@ async def letter_in_hand(mailer: Mailer) -> None:
     await _until(lambda: mailer.in_flight > 0)
 
 
+async def cancelled_while_mailing(request: Coroutine[Any, Any, Any], mailer: Mailer) -> None:
+    """Run a request as a task, and cancel it once a letter is at the mailer."""
+    task = asyncio.create_task(request)
+    await letter_in_hand(mailer)
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def _until(reached: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not reached():  # noqa: ASYNC110 (a partner has no event)
