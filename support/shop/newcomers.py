@@ -169,8 +169,14 @@ async def running(worker: Coroutine[Any, Any, None]) -> AsyncGenerator[asyncio.T
         await asyncio.wait([task])
 
 
-async def owe(sessions: async_sessionmaker[AsyncSession], addresses: Sequence[str]) -> None:
-    """Empty the outbox, then write a letter to each address into it."""
+async def owe(
+    sessions: async_sessionmaker[AsyncSession],
+    addresses: Sequence[str],
+    mailer: Mailer | None = None,
+) -> None:
+    """Begin anew: empty the outbox, write a letter to each address into it, reset the mailer."""
+    if mailer is not None:
+        mailer.reset()
     letters = [{"to": address, "subject": "Welcome"} for address in addresses]
     async with sessions.begin() as session:
         await session.execute(delete(OutboxMessage))

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import OperationalError, StatementError
 
-from support.lab import in_process, serve
+from support.lab import in_process, ms, serve
 from support.shop import Shop, open_shop
 from support.shop.models import OutboxMessage, utc_now
 from support.shop.newcomers import (
@@ -191,6 +191,7 @@ async def test_shutting_down_empties_the_queue(bus: Names, reports: Reports) -> 
         await asyncio.sleep(0)
         seen.append(data)
 
+    bus.all["ms"] = ms
     app = FastAPI(lifespan=bus.lifespan)
     app.state.bus = bus.QueuedEventBus(subscribed(bus, handler))
     async with in_process(app):
