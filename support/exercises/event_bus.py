@@ -1,8 +1,8 @@
-"""The exercise of lesson 12: a bus whose handlers fail independently, and whose failures are told.
+"""The exercise of lesson 12: a bus whose handlers fail independently and whose failures are told.
 
-Handlers are to run at the same time, because ``publish`` waits for them: one after another, one
-that is slow would hold up the others and the publisher. The lesson's own bus calls them in turn,
-since nobody waits for its worker.
+Handlers are to run at the same time, because ``publish`` waits for them: one after another, a slow
+one would hold up the others and the publisher. The lesson's own bus calls them in turn, since
+nobody waits for its worker.
 """
 
 import asyncio
@@ -36,108 +36,107 @@ EXERCISE = Exercise(
     stub="silent",
     task="Write a bus whose handlers fail independently and whose failures are reported.",
     usual_wrong_prediction=(
-        "That a queue makes the handlers quicker: the mail takes as long as before, and only the "
-        "answer no longer waits for it."
+        "About 50 ms, as if each event had a worker of its own. A queue makes no handler quicker: "
+        "one worker sends ten mails one after another, and only the answers no longer wait."
     ),
     mistakes=(
         Mistake(
             "silent",
             "leaves the stub as it is: gather collects the errors, and nobody reads them",
-            "A handler failed, and nobody was told. gather hands the errors over in its result: "
-            "look through it, and call report(event_type, handler, error) for each.",
+            "A handler failed, and nothing was reported. gather returns the errors among its "
+            "outcomes: go through them, and call report(event_type, handler, error) for each.",
         ),
         Mistake(
             "failure-raised",
             "lets a handler's error out of publish",
-            "A handler failed, and publish raised its error. Who publishes cannot mend a handler: "
-            "report the error, and raise nothing.",
+            "A handler failed, and publish raised its error. The publisher can't fix a handler: "
+            "report the error and raise nothing.",
         ),
         Mistake(
             "one-stops-the-others",
             "lets one failure cancel the other handlers, or never call them",
-            "A handler failed, and another one did not get to its end. Catch each handler's error "
-            "inside its own task: then there is nothing for a TaskGroup or a loop to stop at.",
+            "A handler failed, and another one didn't get to its end. Catch each handler's error "
+            "inside its own task, so that a TaskGroup or a loop has nothing to stop at.",
         ),
         Mistake(
             "not-all-reported",
             "reports the first failure only",
-            "Two handlers failed, and not both were reported. Look at every handler's outcome.",
+            "Several handlers failed, and you reported only some. Look at every handler's outcome.",
         ),
         Mistake(
             "wrong-report",
-            "reports something else than event, handler and error, or reports twice",
-            "A failure is reported once, as report(event_type, handler, error): the event's name, "
-            "the handler that was subscribed, and the exception itself, as it was raised.",
+            "reports something other than event, handler and error, or reports twice",
+            "Report a failure once, as report(event_type, handler, error): the event's name, the "
+            "handler that was subscribed, and the exception itself, as it was raised.",
         ),
         Mistake(
             "reports-success",
             "reports handlers that did not fail",
-            "A handler was reported that did not fail: it ran to its end, whatever it returned. "
-            "Report what a handler raises, and nothing else.",
+            "You reported a handler that ran to its end. What a handler returns doesn't matter: "
+            "report what it raises, and nothing else.",
         ),
         Mistake(
             "not-called",
             "calls a handler twice, with other data or for another event, or never",
-            "Each handler of an event is to be called once, with the data, and no other handler.",
+            "Call each handler of the event once, with the data, and no handler of another event.",
         ),
         Mistake(
             "subscribed-twice",
             "keeps handlers in a set or a dict, or takes out all of one when it unsubscribes once",
-            "A handler had subscribed twice, and each subscription counts: it is called twice for "
-            "an event and reported as often as it fails, and unsubscribing takes one of them out. "
-            "A list keeps both; a set or a dict keeps one.",
+            "A handler had subscribed twice. Each subscription counts: call it twice for an event, "
+            "report each failure, and let unsubscribing take one of the two out. A list keeps "
+            "both; a set or a dict keeps one.",
         ),
         Mistake(
             "plain-function",
             "calls handlers outside the try, or awaits what a plain function returns",
-            "A plain function among the handlers upset the others. It runs, and may fail, as soon "
-            "as it is called, and returns nothing to await. Call it where its error is caught, "
-            "such as in a coroutine of your own around each handler, and await its result if "
-            "inspect.isawaitable says so.",
+            "A plain function among the handlers upset the others. It runs, and may fail, at the "
+            "moment you call it, and it returns nothing to await. Call it where its error is "
+            "caught, such as in a coroutine of your own around each handler, and await its result "
+            "if inspect.isawaitable says so.",
         ),
         Mistake(
             "one-by-one",
             "awaits one handler after another",
-            "The handlers run one after another, or a few at a time, so a slow one holds up the "
+            "The handlers run one after another, or a few at a time. A slow one then holds up the "
             "others and the publisher. Start all of them, then wait for all.",
         ),
         Mistake(
             "one-event-at-a-time",
             "puts a lock or a semaphore around publish",
             "Two events were published at once, and one waited for the other. A handler that "
-            "publishes an event of its own then waits for itself. Keep what a publish needs in "
-            "local variables, and let no lock guard it.",
+            "publishes an event of its own would then wait for itself. Keep what a publish needs "
+            "in local variables, and leave out the lock.",
         ),
         Mistake(
             "returns-early",
             "starts tasks and does not wait for all of them",
-            "publish returned before its handlers had ended, or gave one of them up. Wait for all "
-            "of them, however long they take.",
+            "publish returned before its handlers had ended, or it gave up on one. Wait for all of "
+            "them, however long they take.",
         ),
         Mistake(
             "cancelled-unreported",
             "looks for Exception only, or lets a handler's CancelledError out",
-            "A handler ended in CancelledError by itself, and that was not reported. It failed "
-            "too, and CancelledError is a BaseException, not an Exception.",
+            "A handler raised CancelledError by itself, and that wasn't reported. It failed like "
+            "the others. CancelledError is a BaseException, not an Exception.",
         ),
         Mistake(
             "cancellation-is-no-failure",
             "catches the publisher's cancellation, and reports it or goes on",
-            "The publisher was cancelled, and the bus took it for a failure of the handler. Let "
-            "CancelledError through when it is publish itself that is cancelled, and report "
-            "nothing.",
+            "The publisher was cancelled, and the bus took that for a handler's failure. When "
+            "publish itself is cancelled, let CancelledError through and report nothing.",
         ),
         Mistake(
             "handlers-survive",
             "uses asyncio.wait or shield, which leave the handlers running",
-            "The publisher was cancelled, and its handlers run on with nobody to wait for them. "
-            "gather and TaskGroup hand the cancellation on.",
+            "The publisher was cancelled, and its handlers run on although nobody waits for them. "
+            "gather and TaskGroup cancel them too; asyncio.wait and shield don't.",
         ),
         Mistake(
             "skips-a-neighbour",
             "walks through the list of handlers while a handler changes it",
-            "A handler unsubscribed itself when it was called, and another one was skipped. Go "
-            "through a copy of the list.",
+            "A handler unsubscribed itself while it was called, and the next one was skipped. "
+            "Go through a copy of the list.",
         ),
         Mistake(
             "still-called",
@@ -147,7 +146,8 @@ EXERCISE = Exercise(
         Mistake(
             "no-handlers",
             "fails when nobody has subscribed",
-            "An event that nobody has subscribed to is no error: publish has nothing to do.",
+            "No handler had subscribed to this event, and publish failed. It has nothing to do "
+            "then, and should return.",
         ),
     ),
 )
@@ -296,7 +296,7 @@ async def _judge(sandbox: Sandbox, *, bus: Any) -> str:
     await _judge_unsubscribe(stage)
     await _judge_twice(stage)
     return (
-        "Every handler ran, whatever the others did; every failure was reported once, with its "
+        "Every handler ran, whatever the others did. Every failure was reported once, with its "
         "event and its handler."
     )
 

@@ -117,16 +117,21 @@ class Notification(Base):
 class OutboxMessage(Base):
     """An effect that must happen, written in the transaction that causes it and carried out later.
 
+    It may be carried out from `due_at` on; a relay moves that ahead while it works on the row.
+    `attempts` is how often that was tried, `published_at` None until it has been done.
+
     Source: the transactional outbox, https://microservices.io/patterns/data/transactional-outbox.html
     """
 
     __tablename__ = "outbox_messages"
-    __table_args__ = (Index("ix_outbox_messages_published_at_id", "published_at", "id"),)
+    __table_args__ = (Index("ix_outbox_messages_published_at_due_at", "published_at", "due_at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     event: Mapped[str] = mapped_column(String(80))
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    due_at: Mapped[datetime] = mapped_column(default=utc_now)
+    attempts: Mapped[int] = mapped_column(default=0)
     published_at: Mapped[datetime | None] = mapped_column(default=None)
 
     def __repr__(self) -> str:

@@ -144,7 +144,7 @@ class _Signups:
         async with self._sessions.begin() as session:
             session.add(User(name=address.partition("@")[0].title(), email=address))
             if self._keep == "outbox":
-                session.add(OutboxMessage(event="user.created", payload={"email": address}))
+                session.add(OutboxMessage(event="user.created", payload={"to": address}))
         if self._keep == "queue":
             await self._queue.put(address)
 
@@ -160,7 +160,7 @@ class _Signups:
             if message is None:
                 await asyncio.sleep(LOOK)
                 continue
-            await self._send(message.payload["email"])
+            await self._send(message.payload["to"])
             mine = update(OutboxMessage).where(OutboxMessage.id == message.id)
             async with self._sessions.begin() as session:
                 await session.execute(mine.values(published_at=utc_now()))

@@ -1,7 +1,9 @@
 """What publishing costs with lesson 12's queue, and beside pyee and blinker."""
 
 import asyncio
+import inspect
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 from blinker import Signal
 from pyee.asyncio import AsyncIOEventEmitter
 
-from support.lab import compare
+from support.lab import compare, ms
+from support.shop.newcomers import running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
@@ -17,13 +20,14 @@ SLOW = 0.05  # seconds that the slow handler takes
 BURST = 200  # events
 ROUNDS = 15
 EVENT = "user.created"
-CELLS = ("setup", "naive-bus", "pattern-bus", "pattern-running")
+CELLS = ("naive-bus", "pattern-bus", "pattern-worker", "breaks-silent-logging")
 
 
 @pytest.fixture
 def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define."""
-    return names_of("12", CELLS, log=logging.getLogger("shop.events"))
+    given = {"asyncio": asyncio, "inspect": inspect, "defaultdict": defaultdict, "ms": ms}
+    return names_of("12", CELLS, log=logging.getLogger("shop.events"), **given)
 
 
 class Buses:
@@ -31,12 +35,13 @@ class Buses:
 
     def __init__(self, lesson: dict[str, Any], *handlers: Callable[[Any], Any]) -> None:
         self.waiting = lesson["AsyncEventBus"]()
-        self.queued = lesson["QueuedEventBus"](BURST)
+        self.logging = lesson["LoggingEventBus"]()
+        self.queued = lesson["QueuedEventBus"](self.logging, size=BURST)
         self.pyee = AsyncIOEventEmitter()
         self.blinker = Signal()
         for handler in handlers:
             self.waiting.subscribe(EVENT, handler)
-            self.queued.subscribe(EVENT, handler)
+            self.logging.subscribe(EVENT, handler)
             self.pyee.on(EVENT, handler)
             self.blinker.connect(handler, weak=False)
 
@@ -68,7 +73,7 @@ async def test_publishing_to_the_queue_is_a_twentieth_of_the_slow_handler(
         table.only("publish and wait, of the slow handler", timing.of_ideal("wait"))
 
 
-async def test_an_event_costs_no_more_than_in_a_library(
+async def test_an_event_with_deadlines_costs_at_most_twice_what_pyee_takes(
     lesson: dict[str, Any], figures: Any
 ) -> None:
     buses = Buses(lesson, *three_handlers())
@@ -103,13 +108,14 @@ async def test_an_event_costs_no_more_than_in_a_library(
         "pyee": pyee,
         "blinker": blinker,
     }
-    async with lesson["running"](buses.queued):
+    async with running(lesson["work"](buses.queued)):
         timing = await compare(ways, repeat=ROUNDS, show=False)
     with figures("lesson 12, an event delivered to three handlers that do nothing") as table:
         for name in ways:
             table.only(f"{name}, an event", timing.median(name) / BURST * 1e6, "µs")
-        table.at_most("queue, of pyee", timing.ratio("queue", "pyee"), 1.1)
-        table.at_most("queue, of blinker", timing.ratio("queue", "blinker"), 1.1)
+        # the queue's handlers have a deadline each, which neither library gives
+        table.at_most("queue, of pyee", timing.ratio("queue", "pyee"), 2)
+        table.only("queue, of blinker", timing.ratio("queue", "blinker"))
         idle = timing.ratio("queue, one at a time", "blinker")
         table.only("queue with an idle worker, of blinker", idle)
 

@@ -51,7 +51,7 @@ async def test_an_outbox_holds_what_was_not_sent() -> None:
         assert await killed_at_the_second_letter(shop, "outbox") == ADDRESSES[:1]
         async with shop.session() as session:
             rows = (await session.scalars(select(OutboxMessage).order_by(OutboxMessage.id))).all()
-    assert [row.payload["email"] for row in rows] == ADDRESSES
+    assert [row.payload["to"] for row in rows] == ADDRESSES
     assert [row.published_at is None for row in rows] == [False, True, True]
 
 
