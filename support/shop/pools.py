@@ -16,7 +16,12 @@ async def open_pool(size: int, *, round_trip: float = 0.0, **options: Any) -> Sh
     ``round_trip`` is in seconds, and counts from now on. ``options`` are those of
     :func:`support.shop.open_shop`, such as ``pool_timeout``. Close the shop when you are done.
     """
-    settings = {"users": 50, "products": 0, "pool_timeout": PATIENT, "name": f"pool of {size}"}
+    settings: dict[str, Any] = {
+        "users": 50,
+        "products": 0,
+        "pool_timeout": PATIENT,
+        "name": f"pool of {size}",
+    }
     shop = await open_shop(pool_size=size, **settings | options)
     await shop.warm()
     shop.round_trip = round_trip
