@@ -10,11 +10,12 @@ from typing import Any
 
 import aiosqlite
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.pool import NullPool
 
-from support.lab import compare
+from support.lab import compare, span
 from support.shop import Shop, open_shop
+from support.shop.models import User
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
@@ -30,8 +31,9 @@ LOANS = 200
 @pytest.fixture
 def burst(names_of: Any) -> Any:
     """Return the lesson's ``burst(shop, requests)``."""
-    cells = ("naive-xray",)
-    return names_of("07", cells, definitions_only=True, asyncio=asyncio, time=time)["burst"]
+    count_users = select(func.count()).select_from(User)
+    given = {"asyncio": asyncio, "span": span, "count_users": count_users}
+    return names_of("07", ("naive-request",), definitions_only=True, **given)["burst"]
 
 
 def _waits(size: int) -> int:
