@@ -47,28 +47,29 @@ EXERCISE = Exercise(
     stub="one-by-one",
     task="Fetch a product page from four questions at once; a missing product stays a 404.",
     usual_wrong_prediction=(
-        "That gathering six questions makes each of them faster, or that one session shared by "
-        "the branches is as good as one each: it is as slow as one by one."
+        "That gathering makes each query faster, so that six take less than one takes alone; or "
+        "that the page takes as long as before, because a database answers one query at a time."
     ),
     mistakes=(
         Mistake(
             "one-by-one",
             "awaits the four questions one after another, as the stub does",
-            "The page is right, and it waits four times: each question begins when the one before "
-            "is answered. Start all four, then wait for them together.",
+            "The page is right, and it waits four times, because each question begins only when "
+            "the question before it is answered. Start all four, then wait for them together.",
         ),
         Mistake(
             "shared-session",
             "starts four tasks that share one AsyncSession",
-            "Four questions at once on one session: a session is one conversation with one "
-            "connection, so they take turns or fail. Give Catalogue the sessionmaker, and each "
-            "question opens a session of its own.",
+            "Your questions run at the same time, but on one session. A session has one "
+            "connection, so they take turns on it or fail. Give Catalogue the sessionmaker: then "
+            "each question opens a session of its own.",
         ),
         Mistake(
             "product-first",
             "awaits the product, then asks the other three at once",
-            "Two waits: the other three begin when the product is there. That is a fair choice "
-            "where most ids are missing; here a good page is to wait once, so start all four.",
+            "The page waits twice, because the other three questions begin only when the product "
+            "is there. That's a fair choice where most ids are missing. Here a good page should "
+            "wait once, so start all four.",
         ),
         Mistake(
             "not-all-at-once",
@@ -79,66 +80,67 @@ EXERCISE = Exercise(
         Mistake(
             "group-becomes-500",
             "lets the TaskGroup's ExceptionGroup out of the endpoint",
-            "A missing product answers 500: the TaskGroup wraps the 404 in an ExceptionGroup, and "
-            "FastAPI does not look inside. Catch it with except* and raise the HTTPException.",
+            "A missing product answers 500. The TaskGroup wraps the 404 in an ExceptionGroup, and "
+            "FastAPI doesn't look inside. Catch it with except*, and raise the HTTPException that "
+            "it holds.",
         ),
         Mistake(
             "siblings-left-running",
             "uses gather, which raises the 404 and lets the other branches run on, or cancels them "
             "and does not wait until they have ended",
-            "The 404 is sent while the other questions still run, each on a connection: gather "
-            "does not stop them, and cancel() only asks them to stop. A TaskGroup cancels them "
-            "and waits until they have ended.",
+            "The page has ended and other questions still run, each on a connection. gather "
+            "doesn't stop them, and cancel() only asks them to stop. A TaskGroup cancels them and "
+            "waits until they have ended.",
         ),
         Mistake(
             "waits-for-siblings",
             "gathers with return_exceptions=True and raises the 404 when all have answered",
-            "The 404 is known at the first answer, yet the page waits for the slowest of the other "
-            "three. Cancel them: a TaskGroup does it for you.",
+            "The 404 is known as soon as the product is missing, yet the page waits for the other "
+            "three answers first. Cancel those questions: a TaskGroup does it for you.",
         ),
         Mistake(
             "swallowed-404",
             "catches the HTTPException and returns a page without a product",
-            "A missing product answers 200. Whoever asks must learn that it is not there: let the "
+            "A missing product answers 200, so the client can't tell that it isn't there. Let the "
             "404 through.",
         ),
         Mistake(
             "every-error-becomes-404",
             "catches every exception and raises 404",
-            "When the database fails, the page says 404, and nobody learns that it failed. Turn "
-            "nothing into a 404 but the HTTPException.",
+            "A question failed, and the page answered 404. Nobody will look for that failure, "
+            "since a 404 is ordinary. Let only the 404 that product raises come out as one.",
         ),
         Mistake(
             "hides-a-failure",
             "catches what a question raises and puts [] or None in its place",
-            "A question failed, and the page answered 200 all the same: its reader takes an empty "
-            "list for the truth, and no alarm rings. Let the error through; only the 404 is an "
+            "A question failed, and the page answered 200 all the same. Its reader takes an empty "
+            "list for the truth, and no alarm rings. Let the error through: only the 404 is an "
             "answer.",
         ),
         Mistake(
             "failure-blamed-on-the-caller",
             "answers 400 or 422 when a question fails",
-            "A question failed, and the page answered with a status that blames its caller. A "
-            "failure here is a 500 or a 503: leave it to FastAPI.",
+            "A question failed, and the page answered with a status that blames its client. A "
+            "failure on this side is a 500 or a 503, so leave it to FastAPI.",
         ),
         Mistake(
             "cancelled-leaves-running",
             "starts tasks and waits by asyncio.wait or shield, which do not pass a cancellation on",
-            "The page was cancelled from outside, as a deadline does it, and its questions run on, "
+            "The page was cancelled from outside, as a deadline does, and its questions run on, "
             "each on a connection. A TaskGroup passes the cancellation on and waits until its "
-            "tasks have ended; with asyncio.wait you have to do both in a finally.",
+            "tasks have ended. With asyncio.wait you have to do both yourself, in a finally.",
         ),
         Mistake(
             "survives-cancellation",
             "catches CancelledError or BaseException and returns",
-            "The page was cancelled from outside and went on, or returned a page: the deadline "
-            "around it is lost. Let CancelledError through once your tasks have ended.",
+            "The page was cancelled from outside and didn't end as cancelled, so a deadline around "
+            "it has no effect. Let CancelledError through once your tasks have ended.",
         ),
         Mistake(
             "asked-twice",
             "asks a question again: a retry, a forgotten line, a loop over all of them",
-            "A question was asked more than once for one page, which doubles what the database has "
-            "to do. Ask each once.",
+            "A question was asked more than once for one page, which gives the database more to "
+            "do. Ask each once.",
         ),
         Mistake(
             "wrong-404",
@@ -148,25 +150,25 @@ EXERCISE = Exercise(
         Mistake(
             "task-in-the-answer",
             "makes tasks and returns them, or their methods, without awaiting",
-            "The answer holds tasks in place of what they return: await them, or ask each for its "
+            "The answer holds tasks in place of what they return. Await them, or ask each for its "
             "result() once the group has ended.",
         ),
         Mistake(
             "result-too-early",
             "asks a task for its result() inside the TaskGroup, before it has ended",
             "A task was asked for its result before it had one. The group waits for its tasks at "
-            "the end of its block: read the results behind it.",
+            "the end of its block, so read the results after that block.",
         ),
         Mistake(
             "wrong-answer",
             "returns other keys or other values",
-            "The page is not what the four questions answer.",
+            "The page doesn't hold what the four questions answer.",
         ),
         Mistake(
             "connection-kept",
             "opens a session and does not close it",
-            "A connection is still checked out when the page has been answered. Open sessions with "
-            "async with, or leave them to Catalogue.",
+            "A connection is still checked out after the page has been answered. Open sessions "
+            "with async with, or leave them to Catalogue.",
         ),
     ),
 )
@@ -264,8 +266,8 @@ async def check_product_page(product_page: Any, *, limit: float | None = None) -
 
     - the answer is what the four questions of :class:`Catalogue` answer;
     - all its statements are under way at once, each on a connection of its own;
-    - a missing product answers 404, at once, with nothing left running and no connection checked
-      out;
+    - a missing product answers 404 without waiting for the other answers, with nothing left running
+      and no connection checked out;
     - any other failure of a question answers with a status of 500 or above;
     - a page that is cancelled ends as cancelled, and leaves nothing running.
 
@@ -301,8 +303,8 @@ async def _judge(sandbox: Sandbox, *, page: Any) -> str:
             await _judge_failure(asker, product_id, question, failure)
         await _judge_cancellation(asker, product_id)
     return (
-        "Four questions and one wait; a missing product is a 404 at once, another failure stays "
-        "one, and nothing runs on after the page has ended, however it ends."
+        "Four questions and one wait. A missing product is a 404 that waits for no other answer, "
+        "any other failure stays a failure, and nothing runs on once the page has ended."
     )
 
 

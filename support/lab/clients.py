@@ -154,7 +154,12 @@ def _with_state_of_its_own(app: ASGIApp) -> ASGIApp:
 
 
 def get(
-    app: ASGIApp, path: str, *, lifespan: bool | None = None, **options: Any
+    app: ASGIApp,
+    path: str,
+    *,
+    lifespan: bool | None = None,
+    raise_errors: bool = True,
+    **options: Any,
 ) -> Coroutine[Any, Any, httpx.Response]:
     """Return a coroutine that answers one GET in this process and returns the httpx.Response.
 
@@ -168,6 +173,8 @@ def get(
         lifespan: an app's startup and shutdown are no part of a request, so they are not run, and
             an app that has a lifespan of its own is refused: call it within ``in_process(app)``.
             False calls it all the same, without; True runs the lifespan around this one request.
+        raise_errors: whether the app's exceptions are raised here; if not, they become the 500 that
+            a server would answer.
         **options: those of ``httpx.AsyncClient.get``: ``params``, ``headers`` and so on.
 
     Raises:
@@ -176,21 +183,31 @@ def get(
         ValueError: ``path`` does not begin with a slash.
         TypeError: ``app`` can't be called.
     """
-    return _named_request(app, "GET", path, lifespan, options)
+    return _named_request(app, "GET", path, lifespan, raise_errors, options)
 
 
 def post(
-    app: ASGIApp, path: str, *, lifespan: bool | None = None, **options: Any
+    app: ASGIApp,
+    path: str,
+    *,
+    lifespan: bool | None = None,
+    raise_errors: bool = True,
+    **options: Any,
 ) -> Coroutine[Any, Any, httpx.Response]:
     """Return a coroutine that answers one POST in this process; see :func:`get`.
 
     ``options`` are those of ``httpx.AsyncClient.post``: ``json``, ``content``, ``data`` and so on.
     """
-    return _named_request(app, "POST", path, lifespan, options)
+    return _named_request(app, "POST", path, lifespan, raise_errors, options)
 
 
 def _named_request(
-    app: ASGIApp, method: str, path: str, lifespan: bool | None, options: dict[str, Any]
+    app: ASGIApp,
+    method: str,
+    path: str,
+    lifespan: bool | None,
+    raise_errors: bool,
+    options: dict[str, Any],
 ) -> Coroutine[Any, Any, httpx.Response]:
     _require_app(app)
     _require_path(path)
@@ -202,7 +219,8 @@ def _named_request(
         )
 
     async def request() -> httpx.Response:
-        async with in_process(app) if lifespan else _client_in_process(app) as client:
+        call = in_process if lifespan else _client_in_process
+        async with call(app, raise_errors=raise_errors) as client:
             return await client.request(method, path, **options)
 
     coroutine = request()

@@ -31,7 +31,12 @@ from support.shop.errors import (
     TemporaryDirectoryError,
 )
 from support.shop.models import Order
-from support.shop.repositories import OrderRepository, ProductRepository, UserRepository
+from support.shop.repositories import (
+    OrderRepository,
+    ProductRepository,
+    Repositories,
+    UserRepository,
+)
 from support.shop.seed import fill
 from support.shop.server import ServerDatabase, server_url
 
@@ -160,6 +165,18 @@ class Shop:
     def session(self) -> AsyncSession:
         """Return a new session; use it as `async with shop.session() as session:`."""
         return self.sessions()
+
+    def on(self, session: AsyncSession) -> Repositories:
+        """Return the shop's three repositories on one session, which all their calls share.
+
+        Raises:
+            TypeError: `session` is no `AsyncSession`.
+        """
+        if not isinstance(session, AsyncSession):
+            raise TypeError(f"session={session!r}: must be an AsyncSession")
+        return Repositories(
+            UserRepository(session), OrderRepository(session), ProductRepository(session)
+        )
 
     async def any_user(self) -> UUID:
         """Return the id of the user with the most orders, always the same one: one statement.

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import CursorResult, delete, func, select, tuple_, update
@@ -167,6 +168,21 @@ class OrderRepository(_Repository):
         async with self._session() as session:
             return await session.scalar(items.where(Order.user_id == user_id)) or 0
 
+    async def get_totals_by_user(self, user_id: UUID) -> tuple[int, int, int]:
+        """Return the user's orders, what was spent in cents, and the items, all in one statement.
+
+        They are what `count_by_user`, `sum_total_by_user` and `count_items_by_user` return, but of
+        one moment.
+        """
+        mine = Order.user_id == user_id
+        items = select(func.sum(OrderItem.quantity)).join(Order, Order.id == OrderItem.order_id)
+        totals = select(func.count(), func.sum(Order.total), items.where(mine).scalar_subquery())
+        async with self._session() as session:
+            orders, spent, bought = (
+                await session.execute(totals.select_from(Order).where(mine))
+            ).one()
+        return orders, spent or 0, bought or 0
+
     async def count_sold(self, product_id: UUID) -> int:
         """Return how many of the product have been sold, quantities added up."""
         sold = select(func.sum(OrderItem.quantity)).where(OrderItem.product_id == product_id)
@@ -250,6 +266,14 @@ class ProductRepository(_Repository):
             if self._commits:
                 await session.commit()
         return _touched(result)
+
+
+class Repositories(NamedTuple):
+    """The shop's repositories, by the names that they have on a `Shop`."""
+
+    users: UserRepository
+    orders: OrderRepository
+    products: ProductRepository
 
 
 def _touched(result: object) -> bool:

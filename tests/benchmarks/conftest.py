@@ -76,13 +76,18 @@ def _definitions(source: str) -> str:
     return "\n".join(ast.unparse(one) for one in cell.body if is_kept(one))
 
 
+def _imports(source: str) -> str:
+    """Return the imports of a set-up cell, which may also open what its lesson needs."""
+    nodes = ast.walk(ast.parse(source))
+    return "\n".join(ast.unparse(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom))
+
+
 @pytest.fixture(scope="session")
 def names_of() -> Callable[..., dict[str, Any]]:
     """Return a function that runs cells of a lesson by their ids and returns the names they set.
 
-    Its keywords are names that are there before. The set-up cell's call of ``start`` is left out;
-    with ``definitions_only``, so is what another cell does besides defining functions, classes and
-    constants.
+    Its keywords are names that are there before. Of the set-up cell only the imports run; with
+    ``definitions_only``, of another cell only what defines functions, classes and constants.
     """
 
     def run(
@@ -91,8 +96,10 @@ def names_of() -> Callable[..., dict[str, Any]]:
         notebook = nbformat.read(Project.here().lesson(number).path, as_version=4)
         sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
         for cell in cells:
-            source = sources[cell].removesuffix("start()")
-            if definitions_only and cell != "setup":
+            source = sources[cell]
+            if cell == "setup":
+                source = _imports(source)
+            elif definitions_only:
                 source = _definitions(source)
             exec(source, names)
         return names

@@ -13,7 +13,7 @@ ROUND_TRIP = 0.03  # seconds
 QUESTION = 3 * ROUND_TRIP  # BEGIN, the SELECT, ROLLBACK
 QUESTIONS = 6
 ROUNDS = 9
-CELLS = ("setup", "naive-service", "pattern-service")
+CELLS = ("setup", "naive-service", "pattern-stats", "pattern-service")
 
 
 @pytest.fixture
@@ -28,11 +28,10 @@ async def test_a_gathered_dashboard_takes_the_trips_of_one_question(
     async with open_shop(round_trip=ROUND_TRIP, name="benchmark 02") as shop:
         await shop.warm()
         user_id = await shop.any_user()
-        parts = (shop.users, shop.orders, shop.products)
-        slow, quick = lesson["OneByOneDashboard"](*parts), lesson["DashboardService"](*parts)
+        one_by_one, quick = lesson["one_by_one"], lesson["DashboardService"](shop)
         timing = await compare(
             {
-                "one by one": lambda: slow.get_dashboard_data(user_id),
+                "one by one": lambda: one_by_one(shop, user_id),
                 "gathered": lambda: quick.get_dashboard_data(user_id),
             },
             repeat=ROUNDS,

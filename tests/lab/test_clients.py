@@ -149,6 +149,13 @@ class TestOneRequest:
         assert coroutine.__qualname__ == coroutine.__name__ == name
         coroutine.close()
 
+    @pytest.mark.parametrize("lifespan", [False, True])
+    async def test_an_error_is_a_500_where_the_caller_says_so(self, lifespan):
+        answer = await get(an_app(), "/fails", lifespan=lifespan, raise_errors=False)
+        assert answer.status_code == 500
+        with pytest.raises(ZeroDivisionError):
+            await get(an_app(), "/fails", lifespan=lifespan)
+
     async def test_a_client_costs_no_tls_context(self, monkeypatch):
         def forbidden(*args, **options):
             raise AssertionError("a TLS context was built")

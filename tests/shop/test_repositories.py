@@ -31,6 +31,7 @@ CALLS = [
     ("orders", "count_by_user", (ADA,)),
     ("orders", "sum_total_by_user", (ADA,)),
     ("orders", "count_items_by_user", (ADA,)),
+    ("orders", "get_totals_by_user", (ADA,)),
     ("orders", "count_sold", (PRODUCT,)),
     ("orders", "create", {"user_id": ADA, "total": 100}),
     ("orders", "set_status", (ADA, "paid")),
@@ -144,6 +145,18 @@ async def test_on_postgresql_too_each_call_is_one_statement_on_a_connection(post
             assert (shop.statements, shop.peak_checked_out) == (len(CALLS), 1)
 
 
+async def test_repositories_on_one_session_share_its_connection(shop):
+    with pytest.raises(TypeError, match="must be an AsyncSession"):
+        shop.on(shop.sessions)
+    shop.reset_counters()
+    async with shop.session() as session:
+        sharing = shop.on(session)
+        counts = [await sharing.users.count(), len(await sharing.products.get_featured(3))]
+        assert await sharing.orders.count_by_user(new_id()) == 0
+    assert counts == [await shop.users.count(), 3]
+    assert shop.peak_checked_out == 1
+
+
 async def test_the_dashboard_adds_up(shop):
     user_id = await shop.any_user()
     orders = await shop.orders.get_recent_by_user(user_id, limit=100)
@@ -151,6 +164,11 @@ async def test_the_dashboard_adds_up(shop):
     assert await shop.orders.count_by_user(user_id) == len(orders) > 5
     assert await shop.orders.sum_total_by_user(user_id) == sum(order.total for order in orders)
     assert await shop.orders.count_items_by_user(user_id) == sum(item.quantity for item in items)
+    assert await shop.orders.get_totals_by_user(user_id) == (
+        len(orders),
+        sum(order.total for order in orders),
+        sum(item.quantity for item in items),
+    )
     newest = await shop.orders.get_recent_by_user(user_id, limit=5)
     assert [order.id for order in newest] == [order.id for order in orders[:5]]
     assert [order.created_at for order in orders] == sorted(
@@ -168,6 +186,7 @@ async def test_what_is_not_there(shop):
     assert await shop.orders.count_by_user(nobody) == 0
     assert await shop.orders.sum_total_by_user(nobody) == 0
     assert await shop.orders.count_items_by_user(nobody) == 0
+    assert await shop.orders.get_totals_by_user(nobody) == (0, 0, 0)
     assert await shop.orders.count_sold(nobody) == 0
     assert await shop.users.delete(nobody) is False
     assert await shop.orders.set_status(nobody, "paid") is False
