@@ -66,12 +66,12 @@ def show_knee(
     summary = f"The knee is predicted at {knee / latency_at(knee):.0f} calls a second, limit {knee}"
     told = max(reports, key=lambda n: reports[n].throughput) if latest is None else latest
     rate, late = reports[told].throughput, 1000 * reports[told].mean
-    most = "Best measured, " if latest is None else ""
+    most = "Best measured, limit" if latest is None else "Limit"
     figure = _drawn(reports, [(n / latency_at(n), latency_at(n)) for n in limits], knee, latest)
     show_picture(
         figure,
         alt="Time of a call over calls answered a second: level up to the knee, then up and back.",
-        summary=f"{summary}. {most}limit {told}: {rate:.0f} a second, {late:.0f} ms each.",
+        summary=f"{summary}. {most} {told}: {rate:.0f} a second, {late:.0f} ms each.",
     )
 
 
