@@ -1,6 +1,7 @@
 """What lesson 04 ships, attacked on a real server: late, refused, broken, cancelled, shut down."""
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -144,6 +145,7 @@ async def test_the_error_of_a_call_that_nobody_waits_for_is_not_reported_lost(le
                 await api.get("/stock/SKU-1", SHORT)
             assert len(api.calls) == 1
             await until(lambda: not api.calls)
+        gc.collect()
     finally:
         asyncio.get_running_loop().set_exception_handler(None)
     assert lost == []
