@@ -18,9 +18,12 @@ USUAL = "not benchmark and not mutation"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return 2 for a run of everything, and 0, which is this process, for a part or a benchmark."""
+    """Return 3 for a run of everything, and 0, which is this process, for a part or a benchmark.
+
+    Three are for two cores: most tests wait more than they compute.
+    """
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return 2 if everything and config.option.markexpr.strip() == USUAL else 0
+    return 3 if everything and config.option.markexpr.strip() == USUAL else 0
 
 
 class OneAtATime(LoadScopeScheduling):
@@ -45,7 +48,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneAtATime:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the browser's tests and the lessons, side by side: both are long and mostly wait.
 
-    The others are short, and fill both workers to the end.
+    The others are short, and fill all workers to the end.
     """
     items.sort(key=lambda item: (item.path.suffix != ".ipynb", "browser" not in item.path.parts))
 

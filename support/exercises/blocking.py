@@ -1,4 +1,4 @@
-"""The exercise of lesson 01: mend an endpoint that blocks the event loop in two places."""
+"""The exercise of lesson 01: fix an endpoint that blocks the event loop in two places."""
 
 import asyncio
 import functools
@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -38,35 +39,51 @@ EXERCISE = Exercise(
     lesson="01",
     check="check_blocking",
     stub="untouched",
-    task="Mend an endpoint that blocks the event loop in two places: one waits, one computes.",
+    task=(
+        "Fix an endpoint that blocks the event loop in two places, one that waits and one that "
+        "computes, and choose where each of them runs."
+    ),
     usual_wrong_prediction=(
-        "That a blocking call slows its own request only: most predict one wait for twenty "
-        "requests because the endpoint says async def, and it is twenty waits."
+        "Most predict one wait for the twenty requests, because the endpoint says async def; it is "
+        "twenty waits, since a blocking call holds up everybody and not only its own request."
     ),
     mistakes=(
         Mistake(
             "untouched",
             "leaves the endpoint as it is, or changes what does not matter",
-            "Not mended yet: fetch_prices and summarise both still run on the event loop, and a "
-            "ping waits behind them. Move each to a thread or a process, and await it.",
+            "fetch_prices and summarise both still run on the event loop, and a ping waits until "
+            "they are done. Decide for each of them where it should run instead.",
         ),
         Mistake(
             "sleep-zero",
             "sprinkles await asyncio.sleep(0) between the two calls",
-            "asyncio.sleep(0) lets others run for a moment between two blocks, and each block is "
-            "as long as before. The calls themselves have to leave the event loop.",
+            "Between the two calls others get a turn now, but each call blocks the loop for as "
+            "long as before. The calls themselves have to leave the event loop.",
         ),
         Mistake(
-            "only-io-mended",
-            "moves fetch_prices to a thread and leaves summarise on the loop",
-            "The wait is off the event loop. Now summarise: it waits for nothing, but while it "
-            "computes on the loop nobody else runs.",
+            "only-wait-moved",
+            "moves fetch_prices off the loop and leaves summarise on it",
+            "The wait has left the event loop. Now look at summarise: it waits for nothing, but "
+            "while it computes on the loop, nobody else can run.",
         ),
         Mistake(
-            "only-cpu-mended",
-            "moves summarise to a thread or process and leaves fetch_prices on the loop",
-            "The computing is off the event loop. Now fetch_prices: it sleeps in the loop's own "
-            "thread, so everybody sleeps.",
+            "only-computing-moved",
+            "moves summarise off the loop and leaves fetch_prices on it",
+            "The computing has left the event loop. Now look at fetch_prices: it waits in the "
+            "loop's own thread, and everybody waits with it.",
+        ),
+        Mistake(
+            "computes-in-threads",
+            "runs summarise in a thread of this process: to_thread, a def endpoint, a pool",
+            "Pings are answered, and reports overlap. But summarise computes in a thread of this "
+            "process, where it shares one GIL with every request. Look up in the table where a "
+            "call belongs that computes in Python.",
+        ),
+        Mistake(
+            "waits-in-a-process",
+            "runs fetch_prices in a worker process",
+            "Pings are answered, and reports overlap. But fetch_prices waits in a worker process, "
+            "which can compute nothing meanwhile. What waits needs something cheaper.",
         ),
         Mistake(
             "called-not-passed",
@@ -77,8 +94,8 @@ EXERCISE = Exercise(
         Mistake(
             "awaited-a-plain-function",
             "writes await fetch_prices(sku)",
-            "await needs something to wait for, and a plain function returns its answer, having "
-            "blocked already. Hand the function to a thread, and await the thread.",
+            "fetch_prices is a plain function: it has blocked, and returned its answer, before "
+            "await sees anything. Let something else run it, and await that.",
         ),
         Mistake(
             "one-at-a-time",
@@ -89,42 +106,39 @@ EXERCISE = Exercise(
         Mistake(
             "holds-the-loop",
             "blocks in code of their own: a copy of the function, time.sleep, a busy loop",
-            "Something still holds the event loop, in code of your own: one step takes as long as "
-            "the work itself, each time. Look for time.sleep, for result() of a future that is "
-            "not done, and for a loop that computes.",
+            "Some code of your own still holds the event loop, for as long as the work takes. Look "
+            "for time.sleep, for result() of a future that isn't done yet, and for a loop that "
+            "computes.",
         ),
         Mistake(
             "ping-waits",
             "lets the ping pass through what the reports queue in: a lock, a semaphore, a pool",
-            "The loop is free, and the ping is answered after a report that began with it all the "
-            "same: it queues for something that the reports hold. Leave it out of your lock or "
-            "pool.",
+            "The loop is free, but the ping is answered only after a report: it queues for "
+            "something that the reports hold. Keep the ping out of your lock or pool.",
         ),
         Mistake(
             "pool-per-request",
             "makes a pool of threads or processes in the endpoint, with or without a shutdown",
-            "Each report makes a pool of its own: it pays for new threads, and a hundred requests "
-            "make a hundred pools. Make one pool when the app starts, in its lifespan, or use "
-            "asyncio.to_thread, which shares one.",
+            "Each report makes a pool of its own and pays for its start, and a hundred requests "
+            "make a hundred pools. Make one pool when the app starts, in its lifespan.",
         ),
         Mistake(
             "polls",
             "asks whether a future is done in a loop with await asyncio.sleep(0) inside",
             "Your code asks again and again whether the work is done, and the loop spins at full "
-            "speed meanwhile. Await the future itself: it wakes you when it is done.",
+            "speed. Await the future itself: it wakes you when it's done.",
         ),
         Mistake(
             "calls-changed",
             "makes the answer up, caches it, copies a function, or calls one twice",
-            "Each report has to call fetch_prices once and summarise once. An answer from a cache "
-            "or from code of your own is not what the supplier says now, and a second call costs "
-            "the supplier twice.",
+            "Each report has to call fetch_prices once and summarise once. A cache or a copy "
+            "doesn't know what the supplier says now, and a second call costs the supplier twice.",
         ),
         Mistake(
             "hides-a-failure",
             "catches what fetch_prices raises and answers 200",
-            "The supplier refused, and your report answered 200 as if it had not. Whoever reads it "
-            "takes it for prices. Let the error through, or answer with a status that says so.",
+            "The supplier refused, and your report answered 200 as if it hadn't. Its reader takes "
+            "that for prices. Let the error through, or answer with a status that tells of it.",
         ),
         Mistake(
             "wrong-result",
@@ -136,7 +150,7 @@ EXERCISE = Exercise(
 
 
 async def check_blocking(app: Any, *, limit: float | None = None) -> Verdict:
-    """Check the mended app of lesson 01, show one line, and return the verdict.
+    """Check the fixed app of lesson 01, show one line, and return the verdict.
 
     The app answers ``GET /report/{sku}`` with ``{"sku": sku, "trend": summarise(prices)}`` and
     ``GET /ping`` with anything. It passes if
@@ -144,10 +158,11 @@ async def check_blocking(app: Any, *, limit: float | None = None) -> Verdict:
     - four reports at once are right, and each calls both functions once;
     - neither the work nor anything else runs long on the event loop, and nothing polls;
     - the supplier is asked for several reports at once, by no more than a few pools;
-    - a ping sent behind the reports need not wait for them;
-    - a report whose supplier refuses does not answer 200.
+    - a ping sent after the reports need not wait for them;
+    - a report whose supplier refuses does not answer 200;
+    - the supplier is asked from this process, and what computes is in another one.
 
-    ``def`` endpoints, threads and processes all do. ``limit`` is how long the app may take in all,
+    Threads and processes of any kind do. ``limit`` is how long the app may take in all,
     in seconds; unless given, as :func:`support.exercises.checking.check` has it.
     """
     return await check(functools.partial(_judge, app=app), limit=limit)
@@ -204,9 +219,10 @@ async def _judge(sandbox: Sandbox, *, app: Any) -> str:
         raise EXERCISE.wrong("ping-waits")
     if visit.refused is not None and visit.refused.status_code == 200:
         raise EXERCISE.wrong("hides-a-failure", f"GET /report/{UNKNOWN}")
+    _judge_places(visit)
     return (
-        "Four reports at once, and a ping behind them is answered while they wait: neither the "
-        "supplier nor the summary holds the event loop any more."
+        "Four reports run at once, and a ping is answered meanwhile. The waits share this process, "
+        "the computing has left it, and the event loop is free."
     )
 
 
@@ -285,8 +301,21 @@ def _pools_counted(visit: _Visit) -> Generator[None]:
 
 
 def _has_worker_processes() -> bool:
-    """Return whether this process has children that can compute for it."""
-    return any("resource_tracker" not in command for _, command in _children())
+    """Return whether this process has children that can compute for it.
+
+    What serves multiprocessing itself cannot, and it stays once it has been used: the tracker of
+    resources, and the server that forks workers, which is the default from Python 3.14 on. Nor can
+    a program that is not Python, such as a Redis server.
+    """
+    own = psutil.Process().pid
+    for child, command in _children():
+        with suppress(psutil.Error):
+            serves = "resource_tracker" in command or (
+                "multiprocessing.forkserver" in command and child.ppid() == own
+            )
+            if not serves and "python" in Path(child.exe()).name.lower():
+                return True
+    return False
 
 
 def _end_anyio_processes() -> None:
@@ -362,9 +391,9 @@ def _judge_calls(calls: list[Call], recording: Recording) -> None:
         steps = max(len(lane.steps) for lane in recording.lanes if lane.name == "alone")
         raise EXERCISE.wrong("untouched" if steps == 1 else "sleep-zero")
     if fetched:
-        raise EXERCISE.wrong("only-cpu-mended")
+        raise EXERCISE.wrong("only-computing-moved")
     if summarised:
-        raise EXERCISE.wrong("only-io-mended")
+        raise EXERCISE.wrong("only-wait-moved")
 
 
 def _judge_counts(visit: _Visit, recording: Recording) -> None:
@@ -382,6 +411,14 @@ def _judge_counts(visit: _Visit, recording: Recording) -> None:
     quickest = min(lane.ended - lane.began for lane in recording.lanes if _is_report(lane.name))
     if quickest < ms(WAIT):
         raise EXERCISE.wrong("calls-changed", "a report came before the supplier can answer")
+
+
+def _judge_places(visit: _Visit) -> None:
+    """Find computing in this process, and waiting in another one."""
+    if _named(visit.calls, "summarise"):
+        raise EXERCISE.wrong("computes-in-threads")
+    if not _named(visit.calls, "fetch_prices"):
+        raise EXERCISE.wrong("waits-in-a-process")
 
 
 def _judge_holds(recording: Recording, long: float) -> None:

@@ -1,4 +1,4 @@
-"""What lesson 01's exercise mends an endpoint around: a call that blocks, and work that does.
+"""What lesson 01 calls: a function that waits for a supplier, and one that computes.
 
 The worker functions stand in a module of their own, free of heavy imports, because a process pool
 imports it in each of its processes.
@@ -74,6 +74,10 @@ def summarise(prices: list[int]) -> dict[str, int]:
             for day in range(1, len(smooth)):
                 smooth[day] = (smooth[day - 1] + 3 * smooth[day]) // 4
         return {"lowest": min(smooth), "highest": max(smooth), "last": smooth[-1]}
+
+
+PRICES = prices_of("lamp-7")
+"""What the lesson summarises, so that nothing is asked for."""
 
 
 @contextmanager

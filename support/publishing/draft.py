@@ -37,6 +37,7 @@ SKELETON_OF: dict[str, tuple[str, ...]] = {
         "Set-up",
         "Predict",
         "Compare",
+        "Exercise",
         "Map of the course",
         "From symptom to lesson",
         "Three syllabi",

@@ -3,14 +3,14 @@
 The pace stretches the lesson's waits of 20 ms to the 50 ms for which the target is stated.
 """
 
-from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
 import pytest
 
-from support.lab import compare, get, ms
+from support.lab import compare, ms
 from support.lab.units import PACE_VARIABLE
+from support.shop.beside import requests_to
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
@@ -18,7 +18,7 @@ REQUESTS = 20
 LESSON_WAIT = 20  # milliseconds
 TARGET_WAIT = 50  # milliseconds
 ROUNDS = 9
-CELLS = ("setup", "naive-app", "pattern-at-once")
+CELLS = ("setup", "naive-app", "pattern-awaited", "compare-threaded")
 
 
 @pytest.fixture
@@ -32,11 +32,8 @@ async def test_twenty_awaited_requests_take_one_wait(lesson: dict[str, Any], fig
     wait = ms(LESSON_WAIT)
     assert wait == pytest.approx(TARGET_WAIT / 1000)
 
-    def requests_to(path: str) -> Coroutine[Any, Any, None]:
-        return lesson["at_once"](get(lesson["app"], path) for _ in range(REQUESTS))
-
     bounds = {"/awaited": wait, "/threaded": wait, "/blocking": REQUESTS * wait}
-    calls = {path: partial(requests_to, path) for path in bounds}
+    calls = {path: partial(requests_to, lesson["app"], [path] * REQUESTS) for path in bounds}
     timing = await compare(calls, repeat=ROUNDS, ideal=bounds, show=False)
     with figures(f"lesson 01, {REQUESTS} requests of {TARGET_WAIT} ms") as table:
         table.at_most("awaited, of one wait", timing.of_ideal("/awaited"), 1.25)

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 USERS = 500_000
 FEWER = 100_000
 ROUNDS = 5
-CELLS = ("setup", "download", "naive-app", "pattern-batch", "pattern-rows")
+CELLS = ("setup", "naive-text", "naive-load", "pattern-batch", "pattern-rows")
 QUERY = "SELECT id, name, email, created_at FROM users ORDER BY created_at, id"
 
 

@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+SAVED = "saved"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SWITCHES = (
     "--no-sandbox",
@@ -60,9 +61,14 @@ def lab(
     free_tcp_port_factory: Callable[[], int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Generator[str]:
-    """A JupyterLab on the lessons without their outputs; the address of its pages by ``path``."""
+    """A JupyterLab on the lessons without their outputs; the address of its pages by ``path``.
+
+    The lessons as they are saved stand in its folder ``saved``.
+    """
     folder = tmp_path_factory.mktemp("lessons")
+    (folder / SAVED).mkdir()
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        shutil.copy(path, folder / SAVED)
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "code":

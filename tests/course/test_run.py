@@ -1,6 +1,7 @@
 """The run itself: nbmake meets every notebook, and a lesson that lies or leaks turns it red."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,12 @@ from support.project import Project
 
 SET_UP = "import asyncio\nfrom support.lab import claim, nothing_left_behind, start\nstart()"
 LAST = "await nothing_left_behind()"
+RED = {
+    "a_false_claim": "claim('one is two', 1 == 2, one=1)",
+    "a_leaked_task": "asyncio.create_task(asyncio.sleep(3600), name='forgotten')",
+    "a_coroutine_never_awaited": "_ = asyncio.sleep(0)\ndel _",
+}
+TOLD = ("this run does not bear out: one is two", "forgotten", "never awaited")
 
 
 def run_pytest(course: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,14 +36,13 @@ def run_pytest(course: Project, *arguments: str) -> subprocess.CompletedProcess[
     )
 
 
-def run_lesson(course: Project, path: Path, *cells: str) -> subprocess.CompletedProcess[str]:
-    """Run a lesson made of ``cells`` between a lesson's first cell and its last."""
+def write_lesson(path: Path, *cells: str) -> None:
+    """Write a lesson made of ``cells`` between a lesson's first cell and its last."""
     nodes = [
         new_code_cell(source, id=f"cell-{place}")
         for place, source in enumerate([SET_UP, *cells, LAST])
     ]
     nbformat.write(new_notebook(cells=nodes), path)
-    return run_pytest(course, "--rootdir", str(path.parent), str(path))
 
 
 def test_nbmake_collects_every_notebook_and_plain_pytest_runs_it(course: Project) -> None:
@@ -54,23 +60,16 @@ def test_plain_pytest_runs_the_tests_and_the_notebooks_and_no_workbook(
     assert "workbook" in pytestconfig.getini("norecursedirs")
 
 
-def test_an_honest_lesson_is_green(course: Project, tmp_path: Path) -> None:
-    ended = run_lesson(course, tmp_path / "honest.ipynb", "claim('one is one', 1 == 1)")
-    assert ended.returncode == 0, ended.stdout
-    assert "1 passed" in ended.stdout
-
-
-@pytest.mark.parametrize(
-    ("cell", "told"),
-    [
-        ("claim('one is two', 1 == 2, one=1)", "this run does not bear out: one is two"),
-        ("asyncio.create_task(asyncio.sleep(3600), name='forgotten')", "forgotten"),
-        ("_ = asyncio.sleep(0)\ndel _", "never awaited"),
-    ],
-    ids=["a false claim", "a leaked task", "a coroutine never awaited"],
-)
-def test_a_lesson_turns_the_run_red(course: Project, tmp_path: Path, cell: str, told: str) -> None:
-    ended = run_lesson(course, tmp_path / "red.ipynb", cell)
+def test_a_lesson_that_lies_or_leaks_turns_the_run_red_and_an_honest_one_does_not(
+    course: Project, tmp_path: Path
+) -> None:
+    write_lesson(tmp_path / "honest.ipynb", "claim('one is one', 1 == 1)")
+    for name, cell in RED.items():
+        write_lesson(tmp_path / f"{name}.ipynb", cell)
+    ended = run_pytest(course, "--rootdir", str(tmp_path), str(tmp_path))
     assert ended.returncode == 1, ended.stdout
-    assert told in ended.stdout
-    assert "1 failed" in ended.stdout
+    assert "3 failed, 1 passed" in ended.stdout
+    failed = re.findall(r"^FAILED \S*?(\w+)\.ipynb::", ended.stdout, re.MULTILINE)
+    assert sorted(failed) == sorted(RED)
+    for told in TOLD:
+        assert told in ended.stdout

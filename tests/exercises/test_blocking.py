@@ -1,7 +1,9 @@
 """The check of lesson 01, with right answers and wrong ones."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,119 +17,131 @@ pytestmark = pytest.mark.anyio
 
 AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 
+POOL = """
+@asynccontextmanager
+async def lifespan(app):
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as app.state.pool:
+        yield
+
+async def computed(prices):
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(report_app.state.pool, summarise, prices)
+"""
+
 RIGHT: tuple[tuple[str, str], ...] = (
     (
-        "a thread for each call",
-        """
+        "a thread for the wait, and a pool of processes for the computing",
+        f"""{POOL}
 async def report(sku):
     prices = await asyncio.to_thread(fetch_prices, sku)
-    return {"sku": sku, "trend": await asyncio.to_thread(summarise, prices)}
+    return {{"sku": sku, "trend": await computed(prices)}}
 """,
     ),
     (
-        "one AnyIO thread for both calls",
-        """
-def both(sku):
-    return {"sku": sku, "trend": summarise(fetch_prices(sku))}
-
+        "a thread of AnyIO's for the wait",
+        f"""{POOL}
 async def report(sku):
-    return await anyio.to_thread.run_sync(both, sku)
+    prices = await anyio.to_thread.run_sync(fetch_prices, sku)
+    return {{"sku": sku, "trend": await computed(prices)}}
 """,
     ),
     (
-        "a def endpoint, which FastAPI runs in a thread",
-        """
-def report(sku):
-    return {"sku": sku, "trend": summarise(fetch_prices(sku))}
+        "a def endpoint, whose thread waits for the process too",
+        f"""{POOL}
+def report(sku, request: Request):
+    prices = fetch_prices(sku)
+    return {{"sku": sku, "trend": request.app.state.pool.submit(summarise, prices).result()}}
 """,
     ),
     (
         "def endpoints for the report and the ping",
-        """
-def report(sku):
-    return {"sku": sku, "trend": summarise(fetch_prices(sku))}
+        f"""{POOL}
+def report(sku, request: Request):
+    prices = fetch_prices(sku)
+    return {{"sku": sku, "trend": request.app.state.pool.submit(summarise, prices).result()}}
 
 def ping():
     return "pong"
 """,
     ),
     (
-        "a pool of threads from the lifespan",
+        "pools of threads and of processes from the lifespan, in the request's state",
         """
-from concurrent.futures import ThreadPoolExecutor
-
 @asynccontextmanager
 async def lifespan(app):
-    with ThreadPoolExecutor(8) as app.state.pool:
-        yield
+    clean = multiprocessing.get_context("spawn")
+    with ThreadPoolExecutor(8) as threads, ProcessPoolExecutor(2, clean) as workers:
+        yield {"threads": threads, "workers": workers}
 
 async def report(sku, request: Request):
-    run = partial(asyncio.get_running_loop().run_in_executor, request.app.state.pool)
-    return {"sku": sku, "trend": await run(summarise, await run(fetch_prices, sku))}
+    run = asyncio.get_running_loop().run_in_executor
+    prices = await run(request.state.threads, fetch_prices, sku)
+    return {"sku": sku, "trend": await run(request.state.workers, summarise, prices)}
 """,
     ),
     (
         "a pool of threads that is made when it is first needed",
-        """
-from concurrent.futures import ThreadPoolExecutor
-
+        f"""{POOL}
 @lru_cache
-def pool():
+def threads():
     return ThreadPoolExecutor(4)
 
 async def report(sku):
-    run = partial(asyncio.get_running_loop().run_in_executor, pool())
-    return {"sku": sku, "trend": await run(summarise, await run(fetch_prices, sku))}
-""",
-    ),
-    (
-        "the wait in a thread, and the computing in a pool of processes",
-        """
-from concurrent.futures import ProcessPoolExecutor
-import multiprocessing
-
-@asynccontextmanager
-async def lifespan(app):
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as app.state.pool:
-        yield
-
-async def report(sku, request: Request):
-    prices = await asyncio.to_thread(fetch_prices, sku)
     loop = asyncio.get_running_loop()
-    trend = await loop.run_in_executor(request.app.state.pool, summarise, prices)
-    return {"sku": sku, "trend": trend}
+    prices = await loop.run_in_executor(threads(), fetch_prices, sku)
+    return {{"sku": sku, "trend": await computed(prices)}}
 """,
     ),
     (
-        "AnyIO's worker processes for both",
+        "a worker process of AnyIO's for the computing",
         """
 import anyio.to_process
 
 async def report(sku):
-    prices = await anyio.to_process.run_sync(fetch_prices, sku)
+    prices = await asyncio.to_thread(fetch_prices, sku)
     return {"sku": sku, "trend": await anyio.to_process.run_sync(summarise, prices)}
 """,
     ),
     (
         "a limiter of three around the threads",
-        """
+        f"""{POOL}
 limiter = anyio.CapacityLimiter(3)
 
 async def report(sku):
     prices = await anyio.to_thread.run_sync(fetch_prices, sku, limiter=limiter)
-    trend = await anyio.to_thread.run_sync(summarise, prices, limiter=limiter)
-    return {"sku": sku, "trend": trend}
+    return {{"sku": sku, "trend": await computed(prices)}}
 """,
     ),
     (
         "a refusal of the supplier as a 502",
-        """
+        f"""{POOL}
 async def report(sku):
     try:
         prices = await asyncio.to_thread(fetch_prices, sku)
     except LookupError as error:
         raise HTTPException(502, str(error)) from error
-    return {"sku": sku, "trend": await asyncio.to_thread(summarise, prices)}
+    return {{"sku": sku, "trend": await computed(prices)}}
+""",
+    ),
+    (
+        "a class of workers, as the lesson has it",
+        """
+class Workers:
+    def __init__(self):
+        self.pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+
+    async def run(self, function, *args):
+        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *args)
+
+@asynccontextmanager
+async def lifespan(app):
+    workers = Workers()
+    with workers.pool:
+        yield {"workers": workers}
+
+async def report(sku, request: Request):
+    prices = await asyncio.to_thread(fetch_prices, sku)
+    return {"sku": sku, "trend": await request.state.workers.run(summarise, prices)}
 """,
     ),
 )
@@ -162,7 +176,7 @@ async def report(sku):
 async def report(sku):
     return {"sku": sku, "trend": summarise(await asyncio.to_thread(fetch_prices, sku))}
 """,
-        "only-io-mended",
+        "only-wait-moved",
     ),
     (
         "fetch_prices left on the loop",
@@ -170,7 +184,7 @@ async def report(sku):
 async def report(sku):
     return {"sku": sku, "trend": await asyncio.to_thread(summarise, fetch_prices(sku))}
 """,
-        "only-cpu-mended",
+        "only-computing-moved",
     ),
     (
         "both in a task, which is no thread",
@@ -182,6 +196,78 @@ async def report(sku):
     return {"sku": sku, "trend": await asyncio.create_task(both(sku))}
 """,
         "sleep-zero",
+    ),
+    (
+        "a thread for each call",
+        """
+async def report(sku):
+    prices = await asyncio.to_thread(fetch_prices, sku)
+    return {"sku": sku, "trend": await asyncio.to_thread(summarise, prices)}
+""",
+        "computes-in-threads",
+    ),
+    (
+        "one AnyIO thread for both calls",
+        """
+def both(sku):
+    return {"sku": sku, "trend": summarise(fetch_prices(sku))}
+
+async def report(sku):
+    return await anyio.to_thread.run_sync(both, sku)
+""",
+        "computes-in-threads",
+    ),
+    (
+        "a def endpoint, which FastAPI runs in a thread",
+        """
+def report(sku):
+    return {"sku": sku, "trend": summarise(fetch_prices(sku))}
+""",
+        "computes-in-threads",
+    ),
+    (
+        "a pool of threads from the lifespan for both",
+        """
+@asynccontextmanager
+async def lifespan(app):
+    with ThreadPoolExecutor(8) as app.state.pool:
+        yield
+
+async def report(sku, request: Request):
+    run = partial(asyncio.get_running_loop().run_in_executor, request.app.state.pool)
+    return {"sku": sku, "trend": await run(summarise, await run(fetch_prices, sku))}
+""",
+        "computes-in-threads",
+    ),
+    (
+        "a pool of processes that nothing uses",
+        f"""{POOL}
+async def report(sku):
+    prices = await asyncio.to_thread(fetch_prices, sku)
+    return {{"sku": sku, "trend": await asyncio.to_thread(summarise, prices)}}
+""",
+        "computes-in-threads",
+    ),
+    (
+        "AnyIO's worker processes for both",
+        """
+import anyio.to_process
+
+async def report(sku):
+    prices = await anyio.to_process.run_sync(fetch_prices, sku)
+    return {"sku": sku, "trend": await anyio.to_process.run_sync(summarise, prices)}
+""",
+        "waits-in-a-process",
+    ),
+    (
+        "a pool of processes for both",
+        f"""{POOL}
+async def report(sku):
+    loop = asyncio.get_running_loop()
+    prices = await loop.run_in_executor(report_app.state.pool, fetch_prices, sku)
+    return {{"sku": sku, "trend": await computed(prices)}}
+""",
+        "waits-in-a-process",
     ),
     (
         "fetch_prices called for to_thread",
@@ -380,7 +466,7 @@ def report(sku):
 async def ping():
     return {"ok": bool(fetch_prices("lamp-7"))}
 """,
-        "only-cpu-mended",
+        "only-computing-moved",
     ),
     (
         "a ping that waits for the reports to end",
@@ -640,9 +726,10 @@ async def report(sku):
 )
 
 HEADER = """
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
-import asyncio, time, anyio, anyio.to_thread
+import asyncio, multiprocessing, time, anyio, anyio.to_thread
 from fastapi import BackgroundTasks, FastAPI, HTTPException, Request
 """
 FOOTER = """
@@ -676,6 +763,35 @@ async def test_a_right_answer_passes_in_any_style(source, app_of) -> None:
 async def test_a_wrong_answer_gets_its_own_hint(source, mistake, app_of) -> None:
     verdict = await check_blocking(app_of(source), limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
+
+
+SLEEP = "import time; time.sleep(60)"
+
+
+@pytest.fixture
+def child(request: pytest.FixtureRequest) -> Generator[None]:
+    """A child of this process for the length of a test; the parameter is its command."""
+    with subprocess.Popen(request.param) as process:
+        yield
+        process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no program called sleep here: POSIX only")
+@pytest.mark.parametrize(
+    "child",
+    [
+        ["sleep", "60"],
+        [sys.executable, "-c", f"from multiprocessing.forkserver import main; {SLEEP}"],
+        [sys.executable, "-c", f"from multiprocessing.resource_tracker import main; {SLEEP}"],
+    ],
+    ids=["a program that is not Python", "the server that forks workers", "the tracker"],
+    indirect=True,
+)
+@pytest.mark.usefixtures("child")
+async def test_a_child_that_cannot_compute_excuses_no_report_without_calls(app_of) -> None:
+    source = next(source for name, source, _ in WRONG if name.startswith("prices from a copy"))
+    verdict = await check_blocking(app_of(source), limit=AMPLE)
+    assert verdict.mistake == "calls-changed", verdict.message
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:

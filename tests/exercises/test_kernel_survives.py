@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Generator
-from pathlib import Path
 
 import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
+
+from support.project import Project
 
 KERNEL_SECONDS = 120
 
@@ -40,7 +41,7 @@ async def summary(pool):
     return await loop.run_in_executor(pool, summarise, prices_of("lamp-7"))
 
 
-with two_processes() as pool:
+with process_pool() as pool:
     await summary(pool)
     working = [asyncio.create_task(summary(pool)) for _ in range(20)]
     print("working", flush=True)
@@ -59,7 +60,7 @@ app = FastAPI()
 
 @app.get("/report/{sku}")
 async def report_on(sku: str):
-    prices = await anyio.to_process.run_sync(fetch_prices, sku)
+    prices = await asyncio.to_thread(fetch_prices, sku)
     return {"sku": sku, "trend": await anyio.to_process.run_sync(summarise, prices)}
 
 
@@ -73,8 +74,7 @@ await check_blocking(app, limit=60)
 
 
 def cell_of(lesson: str, identity: str) -> str:
-    (path,) = (Path(__file__).parents[2] / "notebooks").glob(f"{lesson}_*.ipynb")
-    cells = nbformat.read(path, as_version=4)["cells"]
+    cells = nbformat.read(Project.here().lesson(lesson).path, as_version=4)["cells"]
     return next(cell["source"] for cell in cells if cell["id"] == identity)
 
 
@@ -147,7 +147,7 @@ def test_the_stop_button_ends_a_check_that_waits(kernel) -> None:
 @needs_posix
 def test_the_stop_button_leaves_the_kernel_of_lesson_01_alive(kernel) -> None:
     """An interrupt reaches the pool's workers too, and came back as a KeyboardInterrupt."""
-    kernel.run(cell_of("01", "breaks-cpu-pings"))
+    kernel.run(cell_of("01", "ship-pool"))
     for _ in range(3):
         kernel.run(BUSY_POOL, interrupt_at="working")
         assert "still 4" in kernel.run("print('still', 2 + 2, flush=True)")
@@ -156,4 +156,4 @@ def test_the_stop_button_leaves_the_kernel_of_lesson_01_alive(kernel) -> None:
 def test_anyios_worker_processes_pass_the_check_of_lesson_01_in_a_kernel(kernel) -> None:
     """AnyIO finds no main task there, and would end its workers with the first request."""
     shown = kernel.run(WITH_WORKER_PROCESSES)
-    assert "✓ Four reports at once" in shown, shown
+    assert "✓ Four reports run at once" in shown, shown

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.project import Project
-from support.publishing.draft import tags
+from support.publishing.draft import TOP_LEVEL_AWAIT, tags
 from support.publishing.notebooks import read_notebook
 
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -40,7 +40,9 @@ class Cells:
     async def define(self, *identities: str) -> dict[str, Any]:
         """Run only what cells import and define, classes and functions, and return the names."""
         for identity in identities:
-            tree = ast.parse(self._cells[identity]["source"])
+            cell = self._cells[identity]
+            source = imports_of(cell["source"]) if "setup" in tags(cell) else cell["source"]
+            tree = compile(source, identity, "exec", TOP_LEVEL_AWAIT)
             kept = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef
             body: list[ast.stmt] = [n for n in tree.body if isinstance(n, kept | ast.ClassDef)]
             exec(compile(ast.Module(body, []), f"<{identity}>", "exec"), self.names)

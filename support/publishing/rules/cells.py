@@ -14,7 +14,6 @@ KNOWN_TAGS = frozenset(
     {"setup", "predict", "claim", "dial", "exercise", "check", "solution", "hygiene", "hide-input"}
 )
 REQUIRED_TAGS: tuple[str, ...] = ("setup", "claim", "exercise", "check", "solution")
-REQUIRED_TAGS_OF: dict[str, tuple[str, ...]] = {"00": ("setup", "claim")}
 REQUIRED_OF_DEEPER: tuple[str, ...] = ("setup", "claim")
 NEVER_IN_DEEPER: tuple[str, ...] = ("predict", "exercise", "check", "solution")
 FOLDED = {"setup", "solution"}
@@ -52,8 +51,7 @@ def known_tags(draft: Draft) -> Iterator[str]:
         if unknown := sorted(set(tags(cell)) - KNOWN_TAGS):
             yield f"{cell['id']} has unknown tags: {', '.join(unknown)}"
     used = {tag for cell in draft.code for tag in tags(cell)}
-    usual = REQUIRED_TAGS_OF.get(draft.lesson.number, REQUIRED_TAGS)
-    for tag in REQUIRED_OF_DEEPER if draft.lesson.deeper else usual:
+    for tag in REQUIRED_OF_DEEPER if draft.lesson.deeper else REQUIRED_TAGS:
         if tag not in used:
             yield f"no code cell has the tag {tag}"
     if draft.lesson.deeper and (wrong := used.intersection(NEVER_IN_DEEPER)):
