@@ -1,8 +1,8 @@
 """The exercise of lesson 04: a bounded, lazy batch over an async iterator.
 
 Every answer that keeps the promises is accepted: a semaphore that is taken before a task is made,
-workers that ask one iterator in turn, a bounded queue with a producer, `asyncio.wait` over a window.
-A few items may be taken ahead of what is done: a queue of as many places as there are slots is fine.
+workers that ask one iterator in turn, a bounded queue with a producer, `asyncio.wait` over a
+window. A few items may be taken ahead of what is done: a queue with a place for each slot is fine.
 
 Every answer of the source and of `process_item` suspends, also the source's "there is no more", so
 that a batch which never stops asking can be stopped.
