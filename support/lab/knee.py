@@ -96,7 +96,7 @@ def _drawn(
             axes.plot(rate, late, "o", color=HELD, ms=7, label=f"limit {limit}", zorder=4)
         beyond = limit > knee
         axes.annotate(
-            str(limit), (rate, late), xytext=(8, 0) if beyond else (0, -9),
+            str(limit), (rate, late), xytext=(8, 0) if beyond else (0, -16),
             textcoords="offset points", ha="left" if beyond else "center",
             va="center" if beyond else "top", size=8.5, color=colour,
             weight="bold" if limit == latest else "normal",
