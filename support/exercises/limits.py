@@ -1,8 +1,8 @@
 """The exercise of lesson 04: a bounded, lazy batch over an async iterator.
 
-Accepted is whatever keeps the promises: workers that ask one iterator in turn, a bounded queue with
-a producer, a semaphore that is taken before a task is made, or `asyncio.wait` over a window. A few
-items may be taken ahead of what is done: a queue of as many places as there are slots is fine.
+Every answer that keeps the promises is accepted: a semaphore that is taken before a task is made,
+workers that ask one iterator in turn, a bounded queue with a producer, `asyncio.wait` over a
+window. A few items may be taken ahead of what is done: a queue with a place for each slot is fine.
 
 Every answer of the source and of `process_item` suspends, also the source's "there is no more", so
 that a batch which never stops asking can be stopped.
@@ -45,17 +45,17 @@ EXERCISE = Exercise(
     lesson="04",
     check="check_process_batch",
     stub="one-by-one",
-    task="Process an async iterator's items, a few at a time, in order and without reading ahead.",
+    task="Process the items of an async iterator a few at a time, in order, and take none early.",
     usual_wrong_prediction=(
-        "That the more calls are sent at once, the sooner the last is answered: beyond the knee "
-        "each call more makes all of them slower."
+        "That queueing on our side comes on top, so that a limit makes the batch slower. But "
+        "beyond the knee, each call more makes all of them slower."
     ),
     mistakes=(
         Mistake(
             "one-by-one",
             "awaits each item before it takes the next, as the stub does",
-            "The answers are right, and one item is processed at a time: start up to "
-            "max_concurrent of them before you wait.",
+            "The answers are right, but one item is processed at a time. Start up to "
+            "max_concurrent of them before you wait for one.",
         ),
         Mistake(
             "over-the-limit",
@@ -68,48 +68,54 @@ EXERCISE = Exercise(
             "Fewer items are processed at once than max_concurrent allows: a slot stays empty.",
         ),
         Mistake(
+            "slot-kept",
+            "takes a slot for each item and gives none back, or not on every way",
+            "Everything stands still: all slots are taken, and nothing is processed. Each task has "
+            "to give its slot back when its item is done.",
+        ),
+        Mistake(
             "reads-ahead",
             "makes a list of the items, or a task for each that then waits for a semaphore",
-            "The limit holds, but the items are taken long before a slot is free: from a long "
-            "stream, that fills the memory. Take an item when it can be started.",
+            "The limit holds, but items are taken long before a slot is free for them. With a long "
+            "stream that fills the memory. Wait for a slot first, and take the item then.",
         ),
         Mistake(
             "slow-one-holds-up",
             "works in batches that wait for their slowest, or awaits tasks in the order of items",
-            "One slow item holds up the others: as soon as any item is done, its slot should go "
-            "to the next one.",
+            "One slow item holds up the others. As soon as any item is done, its slot should go to "
+            "the next one.",
         ),
         Mistake(
             "asked-at-once",
             "lets several tasks run `async for` over one async generator",
-            "Two tasks asked the source for an item at the same time, and an async generator "
-            "refuses that. Let them ask in turn, or let one task ask for all.",
+            "Two tasks asked the stream for an item at the same time, and an async generator "
+            "refuses that. Let one task ask for all of them, or let them ask in turn.",
         ),
         Mistake(
             "asks-after-end",
             "writes pass or continue where the loop should end at StopAsyncIteration",
-            "The source has said that it is at its end, and it is asked again and again: in "
-            "production that loop takes a whole core and never returns. End it at "
-            "StopAsyncIteration, with return or break.",
+            "The stream has ended, and it is asked again and again. In production such a loop "
+            "takes a whole core and never returns. End it at StopAsyncIteration, with return or "
+            "break.",
         ),
         Mistake(
             "falsy-dropped",
             "tests an item or a result for its truth, or takes None for the end of the source",
-            "An item or a result that is 0, empty or None was lost. In production these are "
-            "ordinary rows. Don't test whether a value is true; the end of the source is "
-            "StopAsyncIteration, and nothing else.",
+            "An item or a result that is 0, empty or None was lost, and such rows are quite "
+            "ordinary. Don't test whether a value is true. Only StopAsyncIteration says that the "
+            "stream has ended.",
         ),
         Mistake(
             "processed-twice",
             "tries an item again when it fails, or takes it from two places",
-            "The same item was processed twice: a payment or a mail would go out twice. Process "
-            "each item that you take once.",
+            "An item was processed twice. If it were a payment, somebody would pay twice. Process "
+            "each item once.",
         ),
         Mistake(
             "wrong-order",
             "appends results as they come",
-            "The results come in the order in which items were done. Note an item's place when "
-            "you take it, and put its result there.",
+            "The results come in the order in which the items were done. Keep an item's place from "
+            "the moment when you take it, and put its result there.",
         ),
         Mistake(
             "wrong-answer",
@@ -119,51 +125,50 @@ EXERCISE = Exercise(
         Mistake(
             "yields",
             "writes an async generator",
-            "Here process_batch is to return a list: collect the results instead of yielding them.",
+            "process_batch has to return a list. Collect the results instead of yielding them.",
         ),
         Mistake(
             "error-swallowed",
             "catches errors, all or of some kinds, or lets one end a task that nobody asks",
-            "An error was lost: whoever called process_batch takes the results for complete. Let "
-            "the error out instead of putting None, or nothing, in its place.",
+            "An error was lost, so the caller takes the results for complete. Let the error out "
+            "instead of putting None, or nothing, in its place.",
         ),
         Mistake(
             "error-replaced",
             "raises another exception where an item or the source has failed",
-            "Another error came out than the one that was raised, so the caller can't catch what "
-            "it knows how to handle. Let the item's own error out, alone or in a group.",
+            "An item raised an error, and a different one came out. The caller can't catch the "
+            "error that it knows. Let the item's own error out, alone or in a group.",
         ),
         Mistake(
             "goes-on-after-failure",
             "collects exceptions and raises when everything has ended",
-            "An item failed, and the error waited until others had ended. Cancel them: a "
-            "TaskGroup does it for you.",
+            "An item failed, and its error came out only after other items had ended. Cancel the "
+            "others. A TaskGroup does that for you.",
         ),
         Mistake(
             "takes-after-failure",
             "reads the rest of the source in a finally, or goes on taking items",
-            "After an item had failed, more items were taken and never processed: from a queue or "
-            "a partner's pages they are gone. Stop asking the source when an item fails.",
+            "After an item had failed, more items were taken and never processed. If they came "
+            "from a queue, they are gone. Stop asking the stream when an item fails.",
         ),
         Mistake(
             "siblings-left-running",
             "uses gather or tasks, which run on when one fails, or cancels and does not wait",
-            "The error came out while other items of the batch were still being processed. gather "
-            "does not stop them, and cancel() only asks. A TaskGroup cancels them and waits until "
+            "The error came out while other items were still being processed. gather doesn't stop "
+            "them, and cancel() only asks them to stop. A TaskGroup cancels them and waits until "
             "they have ended.",
         ),
         Mistake(
             "left-on-cancel",
             "makes tasks with create_task and does not end them when it is cancelled itself",
-            "The batch was cancelled, as when its client leaves or a deadline passes, and its "
-            "tasks ran on with nobody to end them. Make them in a TaskGroup, or cancel and await "
-            "them in a finally.",
+            "The batch was cancelled, as it is when a deadline passes, and its tasks ran on. Make "
+            "them in a TaskGroup, or cancel and await them in a finally.",
         ),
         Mistake(
             "swallows-cancel",
             "catches CancelledError or BaseException and returns or goes on",
-            "The batch was cancelled and did not end cancelled: a deadline around it could not "
-            "stop it. Clean up in finally, and let CancelledError through.",
+            "The batch was cancelled and went on, so a deadline around it could not stop it. Clean "
+            "up in a finally, and let CancelledError through.",
         ),
     ),
 )
@@ -238,15 +243,21 @@ class _Watch:
     async def look_on(self) -> None:
         """Open the door to held items once nothing has moved for many looks.
 
+        If nothing moves even then, and nothing is being processed, the slots are taken for good.
         Looks are counted, not time: a machine that stops everything stops them as well.
         """
-        while not self.opened.is_set():
+        while not self.found.done():
             await asyncio.sleep(ms(TICK))
             self.looks += 1
-            if self.looks > STILL:
+            if self.looks <= STILL:
+                continue
+            if not self.opened.is_set():
                 self.stalled = self.running > 0
                 self.opened.set()
                 self.full.set()
+                self.looks = 0
+            elif self.ended >= self.limit and not self.running:
+                self.find(EXERCISE.wrong("slot-kept", f"{self.ended} items were processed"))
 
 
 class _Source:
@@ -332,8 +343,8 @@ async def _judge(sandbox: Sandbox, *, batch: Any) -> str:
     await _judge_other_lengths(sandbox, batch)
     await _judge_cancelled(sandbox, batch)
     return (
-        f"{len(ITEMS)} items, {LIMIT} at a time, in order, none taken early; an error comes out, "
-        "and nothing runs on behind it."
+        f"{len(ITEMS)} items, {LIMIT} at a time, in order, and none taken early. An error comes "
+        "out, and nothing is left running."
     )
 
 

@@ -8,6 +8,7 @@ from support.lab.dial import dial
 from support.lab.display import show_note, show_picture, show_table
 from support.lab.errors import LessonError
 from support.lab.hygiene import caught_leaks, nothing_left_behind
+from support.lab.knee import load_at_limits, show_knee
 from support.lab.lag import loop_lag
 from support.lab.load import LoadReport, load_test, show_loads
 from support.lab.marks import mark, span
@@ -33,6 +34,7 @@ __all__ = [
     "in_process",
     "leave",
     "leave_early",
+    "load_at_limits",
     "load_test",
     "loop_lag",
     "mark",
@@ -42,6 +44,7 @@ __all__ = [
     "post",
     "predict",
     "serve",
+    "show_knee",
     "show_loads",
     "show_note",
     "show_picture",

@@ -16,7 +16,8 @@ TICK = 9
 MARKERS = ("o", "s", "^", "D", "v")
 
 
-def _plain(axes: Axes, grid: str) -> None:
+def plain(axes: Axes, grid: str) -> None:
+    """Give axes the look of the course, with a grid along ``x`` or ``both``."""
     axes.set_facecolor(CARD)
     axes.grid(axis="both" if grid == "both" else "x", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -55,7 +56,7 @@ def bars(
     axes = figure.add_axes(
         (left / WIDTH, 0.5 / height, (WIDTH - left - 0.25) / WIDTH, (height - 0.58) / height)
     )
-    _plain(axes, "x")
+    plain(axes, "x")
     places = range(len(names))
     colours = [HELD if place < len(failed) and failed[place] else BAR for place in places]
     axes.barh(places, values, height=0.6, color=colours, zorder=2)
@@ -118,7 +119,7 @@ def waterfall(
     axes = figure.add_axes(
         (left / WIDTH, 0.5 / height, (WIDTH - left - 0.25) / WIDTH, (height - 0.58) / height)
     )
-    _plain(axes, "x")
+    plain(axes, "x")
     ends = [0.0, *values[:-1]]
     texts = labels or [f"{value:.3g}" for value in values]
     reach = max(1.02 * max(*values, bound or 0), 1e-9)
@@ -175,7 +176,7 @@ def curves(
     """
     figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor=CARD, layout="constrained")
     axes = figure.add_subplot()
-    _plain(axes, "both")
+    plain(axes, "both")
     measured = 0
     for name, (across, up) in series.items():
         if name in dashed:

@@ -1,6 +1,6 @@
 """How near lesson 04's limits come to their bounds, and what a batch costs beside the libraries.
 
-The batches are the lesson's own cells. Memory is what Python allocates, byte by byte.
+The batches are cells of its second helping. Memory is what Python allocates, byte by byte.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ CELLS = ("setup", "breaks-memory", "pattern-workers")
 @pytest.fixture(scope="module")
 def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells import and define; nothing else of them runs."""
-    return names_of("04", CELLS, definitions_only=True)
+    return names_of("04_deeper", CELLS, definitions_only=True)
 
 
 async def short_work(number: int) -> int:

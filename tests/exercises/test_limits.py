@@ -234,7 +234,26 @@ UNWRAPPED = changed(
     ),
 )
 
+SLOT_FIRST = """
+async def process_batch(items, process_item, max_concurrent):
+    slots = asyncio.Semaphore(max_concurrent)
+    tasks = []
+
+    async def process(item):
+        result = await process_item(item)
+        slots.release()
+        return result
+
+    async with asyncio.TaskGroup() as group:
+        await slots.acquire()
+        async for item in items:
+            tasks.append(group.create_task(process(item)))
+            await slots.acquire()
+    return [task.result() for task in tasks]
+"""
+
 RIGHT = (
+    ("a slot before each item, as in the lesson's solution", SLOT_FIRST),
     ("workers that ask in turn, in a TaskGroup", WORKERS),
     ("a bounded queue with a producer", QUEUE),
     ("a semaphore before each task, with other names", SEMAPHORE),
@@ -287,6 +306,44 @@ SIBLINGS = """    tasks = [asyncio.create_task(worker()) for _ in range(max_conc
 
 WRONG: tuple[tuple[str, str, str], ...] = (
     # -- how many at once
+    (
+        "its tasks give no slot back",
+        changed(SLOT_FIRST, ("        slots.release()\n", "")),
+        "slot-kept",
+    ),
+    (
+        "it gives a slot back for results that are true only",
+        changed(
+            SLOT_FIRST,
+            (
+                "        slots.release()\n",
+                "        if result:\n            slots.release()\n",
+            ),
+        ),
+        "slot-kept",
+    ),
+    (
+        "it gives the slot back when the task has been made",
+        changed(
+            SLOT_FIRST,
+            ("        slots.release()\n", ""),
+            (
+                "            await slots.acquire()\n    return",
+                "            slots.release()\n            await slots.acquire()\n    return",
+            ),
+        ),
+        "over-the-limit",
+    ),
+    (
+        "each task takes the slot for itself",
+        changed(
+            SLOT_FIRST,
+            ("        result = await", "        await slots.acquire()\n        result = await"),
+            ("        await slots.acquire()\n        async for", "        async for"),
+            ("            await slots.acquire()\n    return", "    return"),
+        ),
+        "reads-ahead",
+    ),
     (
         "it awaits each item before the next, as the stub does",
         batch("    return [await process_item(item) async for item in items]\n"),

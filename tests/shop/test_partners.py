@@ -2,6 +2,7 @@
 import asyncio
 import threading
 from contextlib import asynccontextmanager
+from time import perf_counter
 
 import httpx
 import pytest
@@ -77,6 +78,24 @@ async def test_counters():
     assert (mailer.calls, mailer.failures, mailer.peak_in_flight) == (0, 0, 0)
     assert mailer.calls_by_path == {}
     assert mailer.failure_rate == 1.0, "knobs stay"
+
+
+async def test_a_partner_knows_when_its_calls_arrived():
+    mailer = Mailer(latency=0.02)
+    before = perf_counter()
+    await send_all(mailer, 3)
+    assert len(mailer.arrivals) == 3
+    assert before <= mailer.arrivals[0] <= mailer.arrivals[1] <= mailer.arrivals[2]
+    assert mailer.arrivals[2] < perf_counter() - 0.02, "not when they were answered"
+    mailer.reset()
+    assert mailer.arrivals == []
+
+
+async def test_what_a_call_takes_with_so_many_under_way_can_be_asked():
+    supplier = Supplier(latency=0.02, degrade_above=10, degradation=1.3)
+    assert supplier.latency_at(10) == 0.02
+    assert supplier.latency_at(20) == pytest.approx(0.02 * 2**1.3)
+    assert Supplier(latency=0.02).latency_at(1_000) == 0.02
 
 
 async def test_a_failure_has_the_status_asked_for():

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final, TypedDict
 
 from fastapi import FastAPI, HTTPException, Request
@@ -182,6 +183,11 @@ class Partner:
         return dict(self._calls_by_path)
 
     @property
+    def arrivals(self) -> list[float]:
+        """When each call arrived since the last reset, by `time.perf_counter()`, in order."""
+        return list(self._arrivals)
+
+    @property
     def in_flight(self) -> int:
         """Calls that have arrived and are not answered yet."""
         return self._in_flight
@@ -205,6 +211,7 @@ class Partner:
         """Count from 0 again and start the random sequence anew; knobs and faults stay."""
         with self._lock:
             self._calls_by_path: Counter[str] = Counter()
+            self._arrivals: list[float] = []
             self._peak_in_flight = self._in_flight
             self._failures = 0
             self._abandoned = 0
@@ -247,6 +254,7 @@ class Partner:
         fault = self.faults.get(subject, Fault())
         with self._lock:
             self._calls_by_path[request.url.path] += 1
+            self._arrivals.append(perf_counter())
             self._in_flight += 1
             self._peak_in_flight = max(self._peak_in_flight, self._in_flight)
             # Both are drawn for every call, so that one knob does not shift what another does.
@@ -269,11 +277,17 @@ class Partner:
             with self._lock:
                 self._in_flight -= 1
 
+    def latency_at(self, in_flight: int) -> float:
+        """Return the seconds that a call takes with `in_flight` under way, jitter aside."""
+        return self._latency * self._slowed(in_flight)
+
+    def _slowed(self, in_flight: int) -> float:
+        if self._degrade_above is None or in_flight <= self._degrade_above:
+            return 1.0
+        return (in_flight / self._degrade_above) ** self._degradation
+
     def _delay(self, lateness: float, in_flight: int) -> float:
-        delay = self._latency + self._jitter * lateness
-        if self._degrade_above is not None and in_flight > self._degrade_above:
-            delay *= (in_flight / self._degrade_above) ** self._degradation
-        return delay
+        return (self._latency + self._jitter * lateness) * self._slowed(in_flight)
 
     def _failure(self) -> HTTPException:
         with self._lock:
