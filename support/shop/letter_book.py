@@ -47,6 +47,8 @@ class Outcome(Protocol):
 class LetterBook:
     """The letters of one campaign, a row each. Each call is one statement, committed at once.
 
+    Its table must be there: see `make_letter_table`.
+
     So it holds after a crash, for several processes, and for two that announce the same thing at
     the same time: the primary key (campaign, user) lets one of them begin a letter.
     """
@@ -85,7 +87,7 @@ class LetterBook:
         rows = select(_letters.c.user_id, _letters.c.status)
         async with self._shop.session() as session:
             found = await session.execute(rows.where(_letters.c.campaign == self._campaign))
-            return {user_id: status for user_id, status in found}
+            return {row.user_id: row.status for row in found}
 
     async def _write(self, statement: Any) -> int:
         async with self._turn, self._shop.engine.begin() as db:
@@ -95,8 +97,7 @@ class LetterBook:
 _inserts: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
-async def open_letter_book(shop: Shop, campaign: str) -> LetterBook:
-    """Return the book of a campaign; its table is made if it is not there."""
+async def make_letter_table(shop: Shop) -> None:
+    """Make the table of all books if it is not there: once, before anybody opens one."""
     async with shop.engine.begin() as db:
         await db.run_sync(_letters.metadata.create_all)
-    return LetterBook(shop, campaign)

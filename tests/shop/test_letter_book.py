@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from support.shop import Shop, open_shop
-from support.shop.letter_book import open_letter_book
+from support.shop.letter_book import LetterBook, make_letter_table
 
 pytestmark = pytest.mark.anyio
 ADA = UUID(int=1)
@@ -25,11 +25,12 @@ class Ended:
 @pytest.fixture
 async def shop() -> AsyncGenerator[Shop]:
     async with open_shop(users=0, products=0, name="letters") as opened:
+        await make_letter_table(opened)
         yield opened
 
 
 async def test_a_letter_begins_unknown_and_ends(shop: Shop) -> None:
-    book = await open_letter_book(shop, "june")
+    book = LetterBook(shop, "june")
     assert await book.begin(ADA)
     assert await book.statuses() == {ADA: "unknown"}
     await book.keep(Ended(ADA, "sent"))
@@ -40,7 +41,7 @@ async def test_a_letter_begins_unknown_and_ends(shop: Shop) -> None:
     ("status", "again"), [("sent", False), ("unknown", False), ("refused", True)]
 )
 async def test_only_a_refused_letter_begins_again(shop: Shop, status: str, again: bool) -> None:
-    book = await open_letter_book(shop, "june")
+    book = LetterBook(shop, "june")
     await book.begin(ADA)
     await book.keep(Ended(ADA, status))
     assert await book.begin(ADA) is again
@@ -48,19 +49,19 @@ async def test_only_a_refused_letter_begins_again(shop: Shop, status: str, again
 
 
 async def test_campaigns_are_apart_and_outlive_their_book(shop: Shop) -> None:
-    await (await open_letter_book(shop, "june")).begin(ADA)
-    assert await (await open_letter_book(shop, "july")).begin(ADA)
-    assert not await (await open_letter_book(shop, "june")).begin(ADA)
+    await LetterBook(shop, "june").begin(ADA)
+    assert await LetterBook(shop, "july").begin(ADA)
+    assert not await LetterBook(shop, "june").begin(ADA)
 
 
 async def test_of_many_that_begin_one_letter_at_once_one_may(shop: Shop) -> None:
-    books = [await open_letter_book(shop, "june") for _ in range(5)]
+    books = [LetterBook(shop, "june") for _ in range(5)]
     may = await asyncio.gather(*(book.begin(BOB) for book in books))
     assert sorted(may) == [False] * 4 + [True]
 
 
 async def test_a_letter_that_has_not_begun_is_named(shop: Shop) -> None:
-    book = await open_letter_book(shop, "june")
+    book = LetterBook(shop, "june")
     with pytest.raises(LookupError, match="has not begun"):
         await book.keep(Ended(ADA, "sent"))
 
@@ -68,7 +69,8 @@ async def test_a_letter_that_has_not_begun_is_named(shop: Shop) -> None:
 @pytest.mark.postgres
 async def test_a_server_keeps_the_same_book(postgres_server: str) -> None:
     async with open_shop(users=0, products=0, database_url=postgres_server) as shop:
-        books = [await open_letter_book(shop, "june") for _ in range(5)]
+        await make_letter_table(shop)
+        books = [LetterBook(shop, "june") for _ in range(5)]
         may = await asyncio.gather(*(book.begin(BOB) for book in books))
         assert sorted(may) == [False] * 4 + [True]
         await books[0].keep(Ended(BOB, "refused"))
