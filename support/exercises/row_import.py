@@ -356,8 +356,9 @@ async def _judge_book(sandbox: Sandbox, act: Callable[..., Any]) -> None:
     ran = await sandbox.run(lambda: _call(act, stockroom))
     _judge_error(ran)
     ran.result()
-    if stockroom.cut:
-        raise EXERCISE.wrong("cancelled-ends-all", f"row {stockroom.cut[0]} was cut off")
+    for number, text in stockroom.book.items():
+        if text == UNKNOWN and (number in stockroom.cut or not stockroom.calls[number]):
+            raise EXERCISE.wrong("cancelled-ends-all", f"row {number} was cut off")
     _judge_entries(stockroom)
     _judge_successes(stockroom.book)
     _judge_reasons(stockroom)

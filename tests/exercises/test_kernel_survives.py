@@ -121,7 +121,8 @@ def kernel() -> Generator[Kernel]:
 def test_a_kernel_outlives_hostile_answers_and_checks_the_next_one(kernel) -> None:
     for name, line in HOSTILE.items():
         shown = kernel.run(
-            f"async def import_rows(rows, add, keep, limit):\n    {line}\nawait check_import(import_rows)"
+            f"async def import_rows(rows, add, keep, limit):\n    {line}\n"
+            "await check_import(import_rows)"
         )
         assert "→" in shown, f"{name}: {shown}"
         assert "Traceback" not in shown, f"{name}: {shown}"
