@@ -13,10 +13,10 @@ from support.shop.letter_book import make_letter_table
 from support.shop.partners import Mailer
 
 PEOPLE: Final = 50
-REFUSED: Final = (16, 30, 43)
-SLOW: Final = (7, 39)
-NAMELESS: Final = 29
-"""Which of the people, counted from 0, never told us a name: the thirtieth."""
+REFUSED: Final = (6, 30, 43)
+SLOW: Final = (3, 39)
+NAMELESS: Final = 12
+"""Which of the people, counted from 0, never told us a name: the thirteenth."""
 
 
 @dataclass(frozen=True)

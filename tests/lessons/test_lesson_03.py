@@ -140,7 +140,7 @@ async def test_the_broken_version_doubles_every_letter_that_had_left(lesson, mai
         with pytest.raises(ExceptionGroup):
             await lesson["send_in_group"](client, users, "hello.")
     first = left(mailing)
-    assert len(first) >= 15
+    assert len(first) >= 3
     lesson["names"][users[NAMELESS]] = "Ada"
     await lesson["send_in_group"](mailing.letters, users, "hello.")
     assert {address for address, letters in left(mailing).items() if letters == 2} == set(first)
