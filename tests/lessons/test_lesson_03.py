@@ -89,9 +89,22 @@ async def test_a_request_of_ours_that_is_wrong_stays_an_error(lesson, mailing, s
 
 
 async def test_a_mailer_that_is_down_has_refused(lesson, mailing, free_tcp_port) -> None:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_tcp_port}") as client:
+    url = f"http://127.0.0.1:{free_tcp_port}"
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         outcome = await lesson["send_letter"](client, everyone(mailing)[0], "Hello.")
     assert (outcome.status, outcome.reason) == ("refused", "ConnectError")
+
+
+async def test_a_connection_that_ends_without_an_answer_leaves_it_unknown(lesson, mailing) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}", trust_env=False) as client:
+            outcome = await lesson["send_letter"](client, everyone(mailing)[0], "Hello.")
+    assert outcome.status == "unknown"
 
 
 async def test_a_wrong_address_of_the_mailer_is_a_bug(lesson, mailing) -> None:
