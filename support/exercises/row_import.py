@@ -1,4 +1,4 @@
-"""The exercise of lesson 03: import rows, tell which failed and why, and hide no bug."""
+"""The exercise of lesson 03: import rows, keep what became of each, and stop at a bug."""
 
 import asyncio
 import functools
@@ -26,116 +26,154 @@ EXERCISE = Exercise(
     lesson="03",
     check="check_import",
     stub="false-is-saved",
-    task="Import rows within a limit; report each failed row with its reason, and hide no bug.",
+    task=(
+        "Import rows within a limit, keep what became of each as soon as it ends, and stop at a "
+        "bug without cutting off the rows under way."
+    ),
     usual_wrong_prediction=(
-        "That return_exceptions=True makes gather faster or slower, or that a report made from it "
-        "is complete: it counts cancelled and refused letters as sent, and bugs as refused ones."
+        "Some add up the slow addresses, or all of them, as the loop would. Others think that a "
+        "failure ends the wait: with return_exceptions=True gather waits for every child."
     ),
     mistakes=(
         Mistake(
             "false-is-saved",
-            "counts whatever is no exception as saved, as the stub does",
-            "A row that was there already counts as saved: add returned False for it. Ask for "
-            "True; everything else is a failure with a reason.",
+            "counts every row as saved that raised nothing, as the stub does",
+            "A row that was there already counts as saved, though add returned False for it. Ask "
+            "for True. Everything else is a failure, with a reason.",
         ),
         Mistake(
             "cancelled-is-saved",
             "asks isinstance(result, Exception), which a CancelledError is not",
-            "A row that was cancelled from inside counts as saved: CancelledError is a "
-            "BaseException and no Exception.",
+            "A row counts as saved, though what it waited for was cancelled. CancelledError is a "
+            "BaseException and no Exception, so ask for the success instead.",
         ),
         Mistake(
             "cancelled-ends-all",
-            "lets the CancelledError of one row out, in place of a report",
-            "One row was cancelled from inside, and the whole import ended. Catch CancelledError "
-            "around add, and raise it again only if current_task().cancelling() says that the "
-            "import itself was told to stop.",
+            "lets the CancelledError of one row out of gather, or into an AnyIO task group",
+            "What one row waited for was cancelled, and its CancelledError ended other rows too. "
+            "Nobody had told the import to stop. gather(..., return_exceptions=True) lets the "
+            "other rows go on, and this one stays unknown.",
         ),
         Mistake(
             "cancelled-is-nowhere",
-            "lets the CancelledError of one row end its task in a TaskGroup, which says nothing",
-            "What a row waited for was cancelled from inside, and the row is in neither part of "
-            "the report: CancelledError ended its task, and a TaskGroup takes a cancelled task for "
-            "one that has ended. Catch CancelledError around add and note a reason; raise it again "
-            "only if current_task().cancelling() says that the import itself was told to stop.",
+            "keeps rows only after they have ended, and one was cancelled from inside",
+            "What one row waited for was cancelled, so your code after add never ran, and the book "
+            'says nothing about that row. Keep "unknown" before you add it: then the book is '
+            "right whatever happens.",
         ),
         Mistake(
             "first-failure-ends-it",
             "lets RowRefused or TimeoutError out",
-            "One bad row ended the import, and nobody learns what became of the others. Catch "
-            "what you expect around add, one row at a time.",
+            "One bad row ended the import, and the rows after it never had a chance. Catch the "
+            "errors that you expect around add, for each row by itself.",
         ),
         Mistake(
             "reason-without-words",
-            "keeps str(error), which is empty for a TimeoutError and a CancelledError",
-            "A reason is empty: str of a TimeoutError or a CancelledError has no words. repr "
-            "begins with the type.",
+            "keeps str(error), which is empty for a TimeoutError",
+            "A reason is empty. str of a TimeoutError has no words; its repr begins with the type.",
         ),
         Mistake(
             "reason-lost",
-            "keeps a reason of its own in place of the row's",
-            "The reason of a refused row does not say why it was refused. Keep what the error "
-            "says.",
+            "keeps words of its own in place of the row's",
+            "The book does not say why a row was refused. Keep what its error says.",
         ),
         Mistake(
             "hides-a-bug",
-            "catches Exception, or gathers with return_exceptions=True",
-            "A bug became a failed row: add raised an error that no bad row causes, and your "
-            "import returned as if nothing had happened. In production nobody would look at it. "
-            "Catch by name the errors that you expect, RowRefused and TimeoutError, and no wider "
-            "class.",
+            "catches Exception and never raises it, or gathers with return_exceptions=True and "
+            "leaves it at that",
+            "A bug became a failed row. add raised an error that no bad row causes, and your "
+            "import returned as if nothing had happened, so nobody would look for it. Catch "
+            "RowRefused and TimeoutError by name, and raise anything else in the end.",
+        ),
+        Mistake(
+            "bug-is-saved",
+            "keeps saved for the row whose add raised a bug",
+            "The row with the bug counts as saved, and add never returned True for it.",
+        ),
+        Mistake(
+            "cut-off-by-a-bug",
+            "lets a TaskGroup or a cancel() of its own end the rows under way",
+            "A bug came, and the rows that were under way were cut off. They may be in the "
+            "database, and the book does not say so. A TaskGroup cancels its other tasks when one "
+            "raises; let them end, keep them, and raise the bug after that.",
+        ),
+        Mistake(
+            "goes-on-after-a-bug",
+            "begins the remaining rows after a bug, as the lesson's letters do",
+            "A row was begun after the bug. This import is to stop there: once a row has its slot, "
+            "it has to find out whether a bug has come.",
         ),
         Mistake(
             "one-by-one",
             "awaits each row in a loop",
-            "The report is right, and the rows take turns: one at a time. Let several wait "
+            "The book is right, but only one row is under way at a time. Let several of them wait "
             "together, up to the limit.",
         ),
         Mistake(
             "over-the-limit",
             "starts all rows at once, or ignores limit",
-            "More rows were under way at once than the limit allows. Hold a semaphore or a "
-            "CapacityLimiter(limit) around each add.",
+            "More rows were under way at once than the limit allows. Hold one of "
+            "asyncio.Semaphore(limit) around each add.",
         ),
         Mistake(
             "own-limit",
             "writes a number of its own where limit belongs, or fewer than limit",
-            "Fewer rows were under way at once than the limit allows: the number of connections is "
-            "the caller's to choose. Use limit, and no number of your own.",
+            "Fewer rows were under way at once than the limit allows. The caller knows how many "
+            "connections there are: use limit, and no number of your own.",
         ),
         Mistake(
             "row-added-twice",
             "calls add again for a row, as a retry does",
-            "A row was given to add more than once. A second try needs to know that the first had "
-            "no effect; here nobody knows it.",
+            "A row was given to add more than once. A second try is safe only if the first had no "
+            "effect, and here nobody knows.",
         ),
         Mistake(
             "row-missing",
-            "leaves rows out of the report, or counts from 1",
-            "Each row belongs to saved or to failed, by its number from 0.",
+            "leaves rows out of the book, or counts from 1",
+            "Every row is to be kept under its number, counted from 0.",
         ),
         Mistake(
-            "wrong-report",
-            "returns another shape",
-            'The report is to look like {"saved": [0, 2], "failed": {1: "its reason"}}.',
+            "wrong-entry",
+            "keeps something else than a number and a text",
+            'An entry is a row\'s number and a text, as in keep(0, "saved").',
+        ),
+        Mistake(
+            "added-before-unknown",
+            "keeps a row only after add, or begins with something else than unknown",
+            "A row was added before the book knew of it. If the process had died there, nobody "
+            'could tell. Keep "unknown" first, then add.',
+        ),
+        Mistake(
+            "kept-at-the-end",
+            "collects the results and writes them when all rows have ended",
+            "The import was cancelled, and rows that had been saved long before were still unknown "
+            "in the book. Keep each row as soon as it has ended.",
         ),
         Mistake(
             "no-rows",
             "calls asyncio.wait, max or next on nothing when there are no rows",
-            "An import without rows is to return an empty report. A file with a heading and "
-            "nothing below it comes in some day.",
+            "Without rows there is nothing to do, and nothing to raise. A file with a heading and "
+            "no row below it comes in some day.",
         ),
         Mistake(
             "survives-cancellation",
-            "catches CancelledError and goes on, also when the import itself is cancelled",
-            "The import was told to stop and went on, or returned a report. A CancelledError that "
-            "is meant for you must go on: current_task().cancelling() is above 0 then.",
+            "catches CancelledError and goes on when the import itself is cancelled",
+            "The import was told to stop, and went on or returned. Let CancelledError out. If you "
+            "catch it, raise it again at once.",
+        ),
+        Mistake(
+            "keeps-after-the-stop",
+            "catches a row's CancelledError and keeps a reason, also when the import is cancelled",
+            "The import was cancelled, and it still wrote into the book about rows that had not "
+            "ended. They are unknown, and the book says so already. A row that you don't catch "
+            "CancelledError for stays as it is; if you do, current_task().cancelling() is above 0 "
+            "when the row itself was told to stop, and then you raise it again.",
         ),
     ),
 )
 
-# What the rows of the first run do, in order.
-ADDED, REFUSED, KNOWN, BUSY, CANCELLED, BROKEN, WAITING, GATED = (
+# What the rows do, in order.
+ADDED, REFUSED, KNOWN, BUSY, CANCELLED, BROKEN, WAITING, GATED, SLOW = (
     "added",
     "refused",
     "known",
@@ -144,9 +182,11 @@ ADDED, REFUSED, KNOWN, BUSY, CANCELLED, BROKEN, WAITING, GATED = (
     "broken",
     "waiting",
     "gated",
+    "slow",
 )
 MIXED = (ADDED, REFUSED, ADDED, KNOWN, ADDED, BUSY, ADDED, CANCELLED, REFUSED, *[ADDED] * 4)
-WITH_A_BUG = (ADDED, ADDED, BROKEN, ADDED)
+WITH_A_BUG = (SLOW, BROKEN, SLOW, SLOW, *[ADDED] * LIMIT)
+TO_BE_CANCELLED = (*[ADDED] * LIMIT, *[WAITING] * (2 * LIMIT))
 TOLD = {
     ADDED: "add returned True for it",
     KNOWN: "add returned False for it",
@@ -154,6 +194,7 @@ TOLD = {
     BUSY: "add raised TimeoutError for it",
     CANCELLED: "what it waited for was cancelled",
 }
+SAVED, UNKNOWN = "saved", "unknown"
 
 
 class RowRefused(Exception):
@@ -170,9 +211,10 @@ def _bugs() -> list[Exception]:
 
 @dataclass(slots=True)
 class _Stockroom:
-    """Adds products, as the shop's database would, and counts how it is asked to.
+    """Adds products, as the shop's database would, keeps the book, and notes what is asked of it.
 
     ``full`` is set once ``gate`` rows are under way; gated rows wait for that, or for ``FILLING``.
+    The row with the bug waits as well, and slow rows wait until it has raised.
     """
 
     fates: Sequence[str]
@@ -181,7 +223,16 @@ class _Stockroom:
     calls: Counter[int] = field(default_factory=Counter)
     under_way: int = 0
     peak: int = 0
+    waiting: int = 0
     full: asyncio.Event = field(default_factory=asyncio.Event)
+    all_wait: asyncio.Event = field(default_factory=asyncio.Event)
+    raised: asyncio.Event = field(default_factory=asyncio.Event)
+    book: dict[Any, Any] = field(default_factory=dict)
+    entries: list[tuple[Any, Any]] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)
+    unbooked: list[int] = field(default_factory=list)
+    begun_after: list[int] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)
 
     def rows(self) -> list[dict[str, Any]]:
         return [
@@ -193,8 +244,18 @@ class _Stockroom:
             for number, fate in enumerate(self.fates)
         ]
 
+    async def keep(self, number: Any, text: Any) -> None:
+        with suppress(TypeError):  # what is no number may not even be a key
+            self._begin(number)
+            self.book[number] = text
+        self.entries.append((number, text))
+        await asyncio.sleep(0)
+
     async def add(self, row: dict[str, Any]) -> bool:
         number = UUID(row["id"]).int - 0x03_0000
+        if self.book.get(number) != UNKNOWN:
+            self.unbooked.append(number)
+        self._begin(number)
         self.calls[number] += 1
         self.under_way += 1
         self.peak = max(self.peak, self.under_way)
@@ -202,8 +263,18 @@ class _Stockroom:
             self.full.set()
         try:
             return await self._add(row, self.fates[number])
+        except asyncio.CancelledError:
+            if self.fates[number] != CANCELLED:
+                self.cut.append(number)
+            raise
         finally:
             self.under_way -= 1
+
+    def _begin(self, number: Any) -> None:
+        if number not in self.begun:
+            self.begun.append(number)
+            if self.raised.is_set():
+                self.begun_after.append(number)
 
     async def _add(self, row: dict[str, Any], fate: str) -> bool:
         if row["price"] < 0:
@@ -217,30 +288,43 @@ class _Stockroom:
                 asyncio.get_running_loop().call_later(ms(ROUND_TRIP), connection.cancel)
                 await connection
             case "broken" if self.bug is not None:
+                await self._until(self.full)
+                self.raised.set()
                 raise self.bug
+            case "slow":
+                await self._until(self.raised)
             case "waiting":
+                self.waiting += 1
+                if self.waiting == LIMIT:
+                    self.all_wait.set()
                 await asyncio.Event().wait()
             case "gated":
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(ms(FILLING)):
-                        await self.full.wait()
+                await self._until(self.full)
         await asyncio.sleep(ms(ROUND_TRIP))
         return fate != KNOWN
+
+    async def _until(self, event: asyncio.Event) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ms(FILLING)):
+                await event.wait()
 
 
 async def check_import(import_rows: Any, *, limit: float | None = None) -> Verdict:
     """Check the learner's ``import_rows`` of lesson 03, show one line, and return the verdict.
 
-    It is called as ``await import_rows(rows, add, limit=4)`` with rows as dicts and with an
-    ``add`` of the check's own, and passes if
+    It is called as ``await import_rows(rows, add, keep, limit=4)`` with rows as dicts and with an
+    ``add`` and a ``keep`` of the check's own, and passes if
 
-    - it returns ``{"saved": [numbers], "failed": {number: reason}}``, with every row in one of the
-      two, each refused row's own reason, and no reason empty;
+    - the last text kept of each row is ``"saved"`` if ``add`` returned True for it, and otherwise
+      something else that is not empty, with each refused row's own reason;
+    - ``"unknown"`` is kept of each row before it is added, and what became of it when it has ended;
     - as many rows are under way at once as its ``limit`` says, whatever it says, and each is added
       once;
-    - an error that no row causes reaches the caller, by itself or in an ExceptionGroup;
-    - without rows it returns an empty report;
-    - it ends as cancelled when it is cancelled, adds nothing more and leaves nothing running.
+    - after an error that no row causes it begins no row, lets those under way end and keeps them,
+      and raises the error, by itself or in an ExceptionGroup;
+    - without rows it returns;
+    - it ends as cancelled when it is cancelled, adds and keeps nothing more, and leaves nothing
+      running.
 
     ``limit`` of the check is how long the function may take in all, in seconds; unless given, as
     :func:`support.exercises.checking.check` has it.
@@ -250,7 +334,7 @@ async def check_import(import_rows: Any, *, limit: float | None = None) -> Verdi
 
 async def _judge(sandbox: Sandbox, *, import_rows: Any) -> str:
     act = require_function(import_rows, example="check_import(import_rows)")
-    await _judge_report(sandbox, act)
+    await _judge_book(sandbox, act)
     for limit in OTHER_LIMITS:
         await _judge_limit(sandbox, act, limit)
     for bug in _bugs():
@@ -258,41 +342,34 @@ async def _judge(sandbox: Sandbox, *, import_rows: Any) -> str:
     await _judge_no_rows(sandbox, act)
     await _judge_cancellation(sandbox, act)
     return (
-        "Every row has an outcome and every failure a reason, within the limit; a bug reaches the "
-        "caller, and a cancellation too."
+        "Every row is in the book as soon as it has ended, within the limit. A bug stops the "
+        "import and reaches you, and cuts off nothing."
     )
 
 
 def _call(act: Callable[..., Any], stockroom: _Stockroom, limit: int = LIMIT) -> Any:
-    return act(stockroom.rows(), stockroom.add, limit=limit)
+    return act(stockroom.rows(), stockroom.add, stockroom.keep, limit=limit)
 
 
-async def _judge_report(sandbox: Sandbox, act: Callable[..., Any]) -> None:
+async def _judge_book(sandbox: Sandbox, act: Callable[..., Any]) -> None:
     stockroom = _Stockroom(MIXED)
     ran = await sandbox.run(lambda: _call(act, stockroom))
     _judge_error(ran)
-    saved, failed = _parts(ran.result())
-    _judge_numbers(saved, failed)
-    _judge_successes(saved)
-    _judge_reasons(failed, stockroom)
+    ran.result()
+    for number, text in stockroom.book.items():
+        if text == UNKNOWN and (number in stockroom.cut or not stockroom.calls[number]):
+            raise EXERCISE.wrong("cancelled-ends-all", f"row {number} was cut off")
+    _judge_entries(stockroom)
+    _judge_successes(stockroom.book)
+    _judge_reasons(stockroom)
     if twice := [number for number, times in stockroom.calls.items() if times > 1]:
         raise EXERCISE.wrong("row-added-twice", f"row {min(twice)}")
     if stockroom.peak > LIMIT:
         raise EXERCISE.wrong("over-the-limit", f"{stockroom.peak} at once, limit {LIMIT}")
+    if stockroom.unbooked:
+        raise EXERCISE.wrong("added-before-unknown", f"row {stockroom.unbooked[0]}")
     if stockroom.peak == 1:
         raise EXERCISE.wrong("one-by-one")
-
-
-def _judge_reasons(failed: dict[int, Any], stockroom: _Stockroom) -> None:
-    for number, reason in failed.items():
-        if reason is None or not str(reason).strip():
-            raise EXERCISE.wrong("reason-without-words", f"row {number}: {reason!r}")
-        if not isinstance(reason, str):
-            told = f"the reason of row {number} is no text but {type(reason).__name__}"
-            raise EXERCISE.wrong("wrong-report", told)
-    for number, row in enumerate(stockroom.rows()):
-        if MIXED[number] == REFUSED and f"price is {row['price']}" not in failed[number]:
-            raise EXERCISE.wrong("reason-lost", f"row {number}: {failed[number]!r}")
 
 
 def _judge_error(ran: Ran[Any]) -> None:
@@ -302,49 +379,47 @@ def _judge_error(ran: Ran[Any]) -> None:
     if RowRefused in kinds or TimeoutError in kinds:
         raise EXERCISE.wrong("first-failure-ends-it", f"it raised {kinds[0].__name__}")
     if asyncio.CancelledError in kinds:
-        raise EXERCISE.wrong("cancelled-ends-all")
+        raise EXERCISE.wrong("cancelled-ends-all", f"row {MIXED.index(CANCELLED)}")
     raise blame(ran.error)
 
 
-def _parts(report: Any) -> tuple[list[int], dict[int, Any]]:
-    if report is None:
-        raise EXERCISE.wrong("wrong-report", "import_rows returned None")
-    if not isinstance(report, dict):
-        raise EXERCISE.wrong("wrong-report", f"it is no dict but {type(report).__name__}")
-    if report.keys() != {"saved", "failed"}:
-        raise EXERCISE.wrong("wrong-report", f"its keys are {', '.join(map(str, report))}")
-    saved, failed = report["saved"], report["failed"]
-    if not isinstance(failed, dict):
-        raise EXERCISE.wrong("wrong-report", f"failed is no dict but {type(failed).__name__}")
-    if not isinstance(saved, list | tuple | set):
-        raise EXERCISE.wrong("wrong-report", f"saved is no list but {type(saved).__name__}")
-    return list(saved), failed
+def _judge_entries(stockroom: _Stockroom) -> None:
+    for number, text in stockroom.entries:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise EXERCISE.wrong("wrong-entry", f"the number is {type(number).__name__}")
+        if number not in range(len(MIXED)):
+            raise EXERCISE.wrong("row-missing", f"there is no row {number}")
+        if not isinstance(text, str | None):
+            raise EXERCISE.wrong("wrong-entry", f"row {number} has {type(text).__name__}")
+    missing = [number for number in range(len(MIXED)) if number not in stockroom.book]
+    cancelled = MIXED.index(CANCELLED)
+    if missing == [cancelled]:
+        raise EXERCISE.wrong("cancelled-is-nowhere", f"row {cancelled}")
+    for number in missing:
+        told = TOLD[MIXED[number]]
+        raise EXERCISE.wrong("row-missing", f"the book has no row {number}; {told}")
 
 
-def _judge_numbers(saved: list[int], failed: dict[int, Any]) -> None:
-    numbers = Counter([*saved, *failed])
-    if extra := set(numbers) - set(range(len(MIXED))):
-        raise EXERCISE.wrong("row-missing", f"there is no row {min(map(str, extra))}")
-    if not numbers[cancelled := MIXED.index(CANCELLED)]:
-        others = sum(not numbers[number] for number in range(len(MIXED))) - 1
-        more = f" and {others} more that were cancelled with it" if others else ""
-        raise EXERCISE.wrong("cancelled-is-nowhere", f"row {cancelled}{more}")
-    for number in range(len(MIXED)):
-        if numbers[number] != 1:
-            times = "twice" if numbers[number] else "nowhere"
-            told = TOLD[MIXED[number]]
-            raise EXERCISE.wrong("row-missing", f"row {number} is {times}; {told}")
-
-
-def _judge_successes(saved: list[int]) -> None:
-    if MIXED.index(KNOWN) in saved:
-        raise EXERCISE.wrong("false-is-saved", f"row {MIXED.index(KNOWN)}")
-    if MIXED.index(CANCELLED) in saved:
-        raise EXERCISE.wrong("cancelled-is-saved", f"row {MIXED.index(CANCELLED)}")
+def _judge_successes(book: dict[int, str]) -> None:
+    if book[known := MIXED.index(KNOWN)] == SAVED:
+        raise EXERCISE.wrong("false-is-saved", f"row {known}")
+    if book[cancelled := MIXED.index(CANCELLED)] == SAVED:
+        raise EXERCISE.wrong("cancelled-is-saved", f"row {cancelled}")
     for number, fate in enumerate(MIXED):
-        if (fate == ADDED) is not (number in saved):
-            part = "failed" if fate == ADDED else "saved"
-            raise EXERCISE.wrong("row-missing", f"row {number} is in {part}; {TOLD[fate]}")
+        if (fate == ADDED) is not (book[number] == SAVED):
+            told = f"row {number} is {book[number]!r}; {TOLD[fate]}"
+            raise EXERCISE.wrong("row-missing", told)
+
+
+def _judge_reasons(stockroom: _Stockroom) -> None:
+    for number, row in enumerate(stockroom.rows()):
+        text = stockroom.book[number]
+        if not (text or "").strip():
+            raise EXERCISE.wrong("reason-without-words", f"row {number}: {text!r}")
+        if MIXED[number] == REFUSED and f"price is {row['price']}" not in text:
+            raise EXERCISE.wrong("reason-lost", f"row {number}: {text!r}")
+        if MIXED[number] in (KNOWN, BUSY) and text == UNKNOWN:
+            raise EXERCISE.wrong("reason-lost", f"row {number}: {text!r}; {TOLD[MIXED[number]]}")
 
 
 async def _judge_limit(sandbox: Sandbox, act: Callable[..., Any], limit: int) -> None:
@@ -358,7 +433,7 @@ async def _judge_limit(sandbox: Sandbox, act: Callable[..., Any], limit: int) ->
 
 
 async def _judge_bug(sandbox: Sandbox, act: Callable[..., Any], bug: Exception) -> None:
-    stockroom = _Stockroom(WITH_A_BUG, bug=bug)
+    stockroom = _Stockroom(WITH_A_BUG, bug=bug, gate=LIMIT)
     ran = await sandbox.run(lambda: _call(act, stockroom))
     if ran.error is None:
         raise EXERCISE.wrong("hides-a-bug", f"{type(bug).__name__}: {bug}")
@@ -367,28 +442,46 @@ async def _judge_bug(sandbox: Sandbox, act: Callable[..., Any], bug: Exception) 
     if ran.left:
         ran.error = None
         ran.result()
+    for number in set(stockroom.begun) - set(stockroom.begun_after):
+        text = stockroom.book.get(number)
+        if number == WITH_A_BUG.index(BROKEN) and text == SAVED:
+            raise EXERCISE.wrong("bug-is-saved", f"row {number}")
+        if number != WITH_A_BUG.index(BROKEN) and text != SAVED:
+            raise EXERCISE.wrong("cut-off-by-a-bug", f"row {number} is {text!r}")
+    if stockroom.begun_after:
+        raise EXERCISE.wrong("goes-on-after-a-bug", f"row {stockroom.begun_after[0]}")
 
 
 async def _judge_no_rows(sandbox: Sandbox, act: Callable[..., Any]) -> None:
-    ran = await sandbox.run(lambda: _call(act, _Stockroom(())))
+    stockroom = _Stockroom(())
+    ran = await sandbox.run(lambda: _call(act, stockroom))
     if ran.error is not None:
         raise EXERCISE.wrong("no-rows", tell(ran.error))
-    if any(map(len, _parts(ran.result()))):
-        raise EXERCISE.wrong("no-rows", f"it returned {ran.value!r}")
+    ran.result()
+    if stockroom.entries:
+        raise EXERCISE.wrong("no-rows", f"it kept {stockroom.entries[0]!r}")
 
 
 async def _judge_cancellation(sandbox: Sandbox, act: Callable[..., Any]) -> None:
-    stockroom = _Stockroom([WAITING] * (2 * LIMIT), gate=LIMIT)
+    stockroom = _Stockroom(TO_BE_CANCELLED)
 
-    async def cancelled() -> str:
+    async def cancelled() -> tuple[str, str] | None:
         importing = asyncio.ensure_future(require_awaitable(_call(act, stockroom)))
-        await stockroom.full.wait()
+        await stockroom.all_wait.wait()
+        await asyncio.sleep(ms(ROUND_TRIP))
         importing.cancel()
-        asked = stockroom.calls.total()
+        asked, kept = stockroom.calls.total(), len(stockroom.entries)
+        late = [number for number in range(LIMIT) if stockroom.book.get(number) != SAVED]
         await asyncio.wait({importing}, timeout=ms(PATIENCE))
         if more := stockroom.calls.total() - asked:
-            return f"it gave {more} more rows to add"
-        return "" if importing.cancelled() else "it did not end as cancelled"
+            return "survives-cancellation", f"it gave {more} more rows to add"
+        if not importing.cancelled():
+            return "survives-cancellation", "it did not end as cancelled"
+        if late:
+            return "kept-at-the-end", f"row {late[0]}"
+        if more := stockroom.entries[kept:]:
+            return "keeps-after-the-stop", "row {}: {!r}".format(*more[0])
+        return None
 
-    if told := (await sandbox.run(cancelled)).result():
-        raise EXERCISE.wrong("survives-cancellation", told)
+    if found := (await sandbox.run(cancelled)).result():
+        raise EXERCISE.wrong(*found)

@@ -121,12 +121,13 @@ def kernel() -> Generator[Kernel]:
 def test_a_kernel_outlives_hostile_answers_and_checks_the_next_one(kernel) -> None:
     for name, line in HOSTILE.items():
         shown = kernel.run(
-            f"async def import_rows(rows, add, limit):\n    {line}\nawait check_import(import_rows)"
+            f"async def import_rows(rows, add, keep, limit):\n    {line}\n"
+            "await check_import(import_rows)"
         )
         assert "→" in shown, f"{name}: {shown}"
         assert "Traceback" not in shown, f"{name}: {shown}"
     stub = (
-        "async def import_rows(rows, add, limit):\n    raise NotImplementedError\n"
+        "async def import_rows(rows, add, keep, limit):\n    raise NotImplementedError\n"
         "await check_import(import_rows)"
     )
     assert "Nothing to check yet" in kernel.run(stub)
@@ -135,7 +136,7 @@ def test_a_kernel_outlives_hostile_answers_and_checks_the_next_one(kernel) -> No
 @needs_posix
 def test_the_stop_button_ends_a_check_that_waits(kernel) -> None:
     shown = kernel.run(
-        "async def import_rows(rows, add, limit):\n"
+        "async def import_rows(rows, add, keep, limit):\n"
         "    print('waiting', flush=True)\n"
         "    await asyncio.sleep(3600)\n"
         "await check_import(import_rows, limit=3600)",

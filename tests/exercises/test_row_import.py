@@ -12,161 +12,166 @@ pytestmark = pytest.mark.anyio
 
 AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 
-# What most answers share: the outcome of one row, and the report of all.
+# What most answers share: how one row ends, and an import that takes what a row does as `ending`.
 HEADER = """
 import asyncio, time, anyio
 from support.exercises.row_import import RowRefused
 
-def stopping():
-    return asyncio.current_task().cancelling() > 0
-
-async def reason_of(add, row):
+async def ending_of(add, row):
     try:
-        return None if await add(row) else "is there already"
+        return "saved" if await add(row) else "is there already"
     except (RowRefused, TimeoutError) as error:
         return repr(error)
+
+async def guarded(add, row):
+    try:
+        return await ending_of(add, row)
     except asyncio.CancelledError as error:
-        if stopping():
+        if asyncio.current_task().cancelling():
             raise
         return repr(error)
 
-def report_of(reasons):
-    return {
-        "saved": [number for number, reason in enumerate(reasons) if reason is None],
-        "failed": {number: reason for number, reason in enumerate(reasons) if reason is not None},
-    }
+async def until_a_bug(rows, add, keep, limit, ending=ending_of):
+    slots, bugs = asyncio.Semaphore(limit), []
 
-async def grouped(rows, add, limit, reason=reason_of):
-    semaphore = asyncio.Semaphore(limit)
+    async def one(number, row):
+        async with slots:
+            if bugs:
+                return
+            await keep(number, "unknown")
+            try:
+                ended = await ending(add, row)
+            except Exception as bug:
+                bugs.append(bug)
+                return
+            await keep(number, ended)
 
-    async def one(row):
-        async with semaphore:
-            return await reason(add, row)
+    tasks = [one(number, row) for number, row in enumerate(rows)]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if bugs:
+        raise ExceptionGroup("bugs", bugs)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(row)) for row in rows]
-    return report_of([task.result() for task in tasks])
+async def results_of(rows, add, keep, limit):
+    slots = asyncio.Semaphore(limit)
 
-async def results_of(rows, add, limit):
-    semaphore = asyncio.Semaphore(limit)
-
-    async def one(row):
-        async with semaphore:
+    async def one(number, row):
+        async with slots:
+            await keep(number, "unknown")
             return await add(row)
 
-    return await asyncio.gather(*map(one, rows), return_exceptions=True)
+    tasks = [one(number, row) for number, row in enumerate(rows)]
+    return await asyncio.gather(*tasks, return_exceptions=True)
 """
 
 RIGHT: tuple[tuple[str, str], ...] = (
     (
-        "a TaskGroup and a semaphore",
+        "gather, a semaphore and a list of bugs",
         """
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit)
+""",
+    ),
+    (
+        "a TaskGroup whose tasks catch the bug",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots, bugs = asyncio.Semaphore(limit), []
+
+    async def one(number, row):
+        async with slots:
+            if not bugs:
+                await keep(number, "unknown")
+                try:
+                    await keep(number, await ending_of(add, row))
+                except Exception as bug:
+                    bugs.append(bug)
+
+    async with asyncio.TaskGroup() as group:
+        for number, row in enumerate(rows):
+            group.create_task(one(number, row))
+    if bugs:
+        raise bugs[0]
 """,
     ),
     (
         "an AnyIO task group and a CapacityLimiter",
         """
-async def import_rows(rows, add, limit=5):
-    limiter = anyio.CapacityLimiter(limit)
-    reasons = {}
+async def import_rows(rows, add, keep, limit=5):
+    limiter, bugs = anyio.CapacityLimiter(limit), []
 
     async def one(number, row):
         async with limiter:
-            reasons[number] = await reason_of(add, row)
+            if not bugs:
+                await keep(number, "unknown")
+                try:
+                    await keep(number, await guarded(add, row))
+                except Exception as bug:
+                    bugs.append(bug)
 
     async with anyio.create_task_group() as group:
         for number, row in enumerate(rows):
             group.start_soon(one, number, row)
-    return report_of([reasons[number] for number in range(len(rows))])
+    if bugs:
+        raise bugs[0]
 """,
     ),
     (
         "as many workers as the limit, over one iterator",
         """
-async def import_rows(rows, add, limit=5):
-    numbered = iter(enumerate(rows))
-    reasons = {}
+async def import_rows(rows, add, keep, limit=5):
+    numbered, bugs = iter(enumerate(rows)), []
 
     async def work():
         for number, row in numbered:
-            reasons[number] = await reason_of(add, row)
+            await keep(number, "unknown")
+            try:
+                await keep(number, await ending_of(add, row))
+            except Exception as bug:
+                bugs.append(bug)
+            except asyncio.CancelledError as error:
+                if asyncio.current_task().cancelling():
+                    raise
+                await keep(number, repr(error))
+            if bugs:
+                return
 
     async with asyncio.TaskGroup() as group:
         for _ in range(limit):
             group.create_task(work())
-    return report_of([reasons[number] for number in range(len(rows))])
+    if bugs:
+        raise ExceptionGroup("bugs", bugs)
 """,
     ),
     (
-        "workers over a queue",
+        "an event that says stop, and the row with the bug kept with it",
         """
-async def import_rows(rows, add, limit=5):
-    queue = asyncio.Queue()
-    for numbered in enumerate(rows):
-        queue.put_nowait(numbered)
-    reasons = [None] * len(rows)
+async def import_rows(rows, add, keep, limit=5):
+    slots, stop = asyncio.Semaphore(limit), asyncio.Event()
 
-    async def work():
-        while not queue.empty():
-            number, row = queue.get_nowait()
-            reasons[number] = await reason_of(add, row)
+    async def one(number, row):
+        async with slots:
+            if stop.is_set():
+                return
+            await keep(number, "unknown")
+            try:
+                ended = await ending_of(add, row)
+            except Exception as bug:
+                stop.set()
+                await keep(number, f"bug: {bug!r}")
+                raise
+            await keep(number, ended)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(limit):
-            group.create_task(work())
-    return report_of(reasons)
-""",
-    ),
-    (
-        "gather with return_exceptions, whose bugs are raised",
-        """
-async def import_rows(rows, add, limit=5):
-    expected = (RowRefused, TimeoutError, asyncio.CancelledError)
-    results = await results_of(rows, add, limit)
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, expected):
+    tasks = [one(number, row) for number, row in enumerate(rows)]
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
             raise result
-    return report_of([None if result is True else repr(result) for result in results])
 """,
     ),
     (
-        "asyncio.wait, and tasks cancelled by hand",
+        "a row's CancelledError kept as a reason, unless the row was told to stop",
         """
-async def import_rows(rows, add, limit=5):
-    semaphore = asyncio.Semaphore(limit)
-
-    async def one(row):
-        async with semaphore:
-            return await reason_of(add, row)
-
-    tasks = [asyncio.create_task(one(row)) for row in rows]
-    try:
-        if tasks:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return report_of([task.result() for task in tasks])
-""",
-    ),
-    (
-        # In a TaskGroup a row's task that swallows a cancellation ends, and the group raises it:
-        # the guard is needed only where code goes on after the row.
-        "a row's CancelledError as a reason, with a TaskGroup to raise the import's own",
-        """
-async def unguarded(add, row):
-    try:
-        return None if await add(row) else "is there already"
-    except (RowRefused, TimeoutError, asyncio.CancelledError) as error:
-        return repr(error)
-
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit, unguarded)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, guarded)
 """,
     ),
 )
@@ -175,9 +180,10 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     (
         "the card's",
         """
-async def import_rows(rows, add, limit=5):
-    results = await results_of(rows, add, limit)
-    return report_of([repr(r) if isinstance(r, Exception) else None for r in results])
+async def import_rows(rows, add, keep, limit=5):
+    results = await results_of(rows, add, keep, limit)
+    for number, result in enumerate(results):
+        await keep(number, repr(result) if isinstance(result, Exception) else "saved")
 """,
         "false-is-saved",
     ),
@@ -187,97 +193,83 @@ async def import_rows(rows, add, limit=5):
 async def unasked(add, row):
     try:
         await add(row)
+        return "saved"
     except (RowRefused, TimeoutError) as error:
         return repr(error)
-    except asyncio.CancelledError:
-        if stopping():
-            raise
-        return "cancelled"
 
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit, unasked)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, unasked)
 """,
         "false-is-saved",
     ),
     (
         "a cancelled row counts as saved",
         """
-async def import_rows(rows, add, limit=5):
-    results = await results_of(rows, add, limit)
-    failed = [result is False or isinstance(result, Exception) for result in results]
-    return report_of([repr(r) if f else None for r, f in zip(results, failed)])
+async def import_rows(rows, add, keep, limit=5):
+    for number, result in enumerate(await results_of(rows, add, keep, limit)):
+        failed = result is False or isinstance(result, Exception)
+        await keep(number, repr(result) if failed else "saved")
 """,
         "cancelled-is-saved",
     ),
     (
-        "a cancelled row ends the import",
+        "gather without return_exceptions",
         """
-async def uncaught(add, row):
-    try:
-        return None if await add(row) else "is there already"
-    except (RowRefused, TimeoutError) as error:
-        return repr(error)
+async def import_rows(rows, add, keep, limit=5):
+    slots = asyncio.Semaphore(limit)
 
-async def import_rows(rows, add, limit=5):
-    return report_of(await asyncio.gather(*(uncaught(add, row) for row in rows)))
+    async def one(number, row):
+        async with slots:
+            await keep(number, "unknown")
+            await keep(number, await ending_of(add, row))
+
+    await asyncio.gather(*(one(number, row) for number, row in enumerate(rows)))
 """,
         "cancelled-ends-all",
     ),
     (
-        "a cancelled row ends its task in a TaskGroup",
+        "an AnyIO task group, which a row's CancelledError ends",
         """
-async def import_rows(rows, add, limit=5):
-    semaphore = asyncio.Semaphore(limit)
-    report = {"saved": [], "failed": {}}
-
-    async def one(number, row):
-        async with semaphore:
-            try:
-                if await add(row):
-                    report["saved"].append(number)
-                else:
-                    report["failed"][number] = "is there already"
-            except (RowRefused, TimeoutError) as error:
-                report["failed"][number] = repr(error)
-
-    async with asyncio.TaskGroup() as group:
-        for number, row in enumerate(rows):
-            group.create_task(one(number, row))
-    return report
-""",
-        "cancelled-is-nowhere",
-    ),
-    (
-        "the same in an AnyIO task group, with a guard that raises each time",
-        """
-async def import_rows(rows, add, limit=5):
-    report = {"saved": [], "failed": {}}
-    limiter = anyio.CapacityLimiter(limit)
+async def import_rows(rows, add, keep, limit=5):
+    limiter, bugs = anyio.CapacityLimiter(limit), []
 
     async def one(number, row):
         async with limiter:
-            try:
-                reason = None if await add(row) else "is there already"
-            except asyncio.CancelledError:
-                raise
-            except (RowRefused, TimeoutError) as error:
-                reason = repr(error)
-            if reason:
-                report["failed"][number] = reason
-            else:
-                report["saved"].append(number)
+            if not bugs:
+                await keep(number, "unknown")
+                try:
+                    await keep(number, await ending_of(add, row))
+                except Exception as bug:
+                    bugs.append(bug)
 
     async with anyio.create_task_group() as group:
         for number, row in enumerate(rows):
             group.start_soon(one, number, row)
-    return report
+    if bugs:
+        raise bugs[0]
+""",
+        "cancelled-ends-all",
+    ),
+    (
+        "a TaskGroup that keeps a row after it has ended only",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots = asyncio.Semaphore(limit)
+
+    async def one(number, row):
+        async with slots:
+            await keep(number, await ending_of(add, row))
+
+    async with asyncio.TaskGroup() as group:
+        for number, row in enumerate(rows):
+            group.create_task(one(number, row))
 """,
         "cancelled-is-nowhere",
     ),
     (
         "nothing caught",
         """
-async def import_rows(rows, add, limit=5):
+async def import_rows(rows, add, keep, limit=5):
     async with asyncio.TaskGroup() as group:
         for row in rows:
             group.create_task(add(row))
@@ -289,56 +281,50 @@ async def import_rows(rows, add, limit=5):
         """
 async def impatient(add, row):
     try:
-        return None if await add(row) else "is there already"
+        return "saved" if await add(row) else "is there already"
     except RowRefused as error:
         return repr(error)
-    except asyncio.CancelledError as error:
-        if stopping():
-            raise
-        return repr(error)
 
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit, impatient)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, impatient)
 """,
         "first-failure-ends-it",
     ),
     (
         "reasons by str",
         """
-async def import_rows(rows, add, limit=5):
-    results = await results_of(rows, add, limit)
-    return report_of([None if result is True else str(result) for result in results])
+async def worded(add, row):
+    try:
+        return "saved" if await add(row) else "is there already"
+    except (RowRefused, TimeoutError) as error:
+        return str(error)
+
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, worded)
 """,
         "reason-without-words",
     ),
     (
         "no reason for a row that is there already",
         """
-async def import_rows(rows, add, limit=5):
-    report = await grouped(rows, add, limit)
-    for number, reason in report["failed"].items():
-        if "already" in reason:
-            report["failed"][number] = None
-    return report
+async def silent(add, row):
+    ended = await ending_of(add, row)
+    return None if "already" in ended else ended
+
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, silent)
 """,
         "reason-without-words",
     ),
     (
         "the same words for each reason",
         """
-async def import_rows(rows, add, limit=5):
-    report = await grouped(rows, add, limit)
-    return {**report, "failed": dict.fromkeys(report["failed"], "failed")}
-""",
-        "reason-lost",
-    ),
-    (
-        "the first refusal's reason for each",
-        """
-async def import_rows(rows, add, limit=5):
-    report = await grouped(rows, add, limit)
-    first = next(iter(report["failed"].values()), "")
-    return {**report, "failed": dict.fromkeys(report["failed"], first)}
+async def worded(add, row):
+    ended = await ending_of(add, row)
+    return ended if ended == "saved" else "failed"
+
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, worded)
 """,
         "reason-lost",
     ),
@@ -346,20 +332,38 @@ async def import_rows(rows, add, limit=5):
         "only the type of the error",
         """
 async def typed(add, row):
-    reason = await reason_of(add, row)
-    return reason and reason.partition("(")[0]
+    return (await ending_of(add, row)).partition("(")[0]
 
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit, typed)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, typed)
 """,
         "reason-lost",
     ),
     (
-        "gather with return_exceptions, and repr of everything",
+        "a row that is there already stays unknown",
         """
-async def import_rows(rows, add, limit=5):
-    results = await results_of(rows, add, limit)
-    return report_of([None if result is True else repr(result) for result in results])
+async def unasked(add, row):
+    ended = await ending_of(add, row)
+    return "unknown" if "already" in ended else ended
+
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, unasked)
+""",
+        "reason-lost",
+    ),
+    (
+        "gather with return_exceptions, and bugs left in the list",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots = asyncio.Semaphore(limit)
+
+    async def one(number, row):
+        async with slots:
+            await keep(number, "unknown")
+            await keep(number, await ending_of(add, row))
+
+    tasks = [one(number, row) for number, row in enumerate(rows)]
+    await asyncio.gather(*tasks, return_exceptions=True)
 """,
         "hides-a-bug",
     ),
@@ -369,12 +373,12 @@ async def import_rows(rows, add, limit=5):
             f"""
 async def wide(add, row):
     try:
-        return await reason_of(add, row)
+        return await ending_of(add, row)
     except {kind} as error:
         return repr(error)
 
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit, wide)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, wide)
 """,
             "hides-a-bug",
         )
@@ -393,93 +397,179 @@ async def import_rows(rows, add, limit=5):
         """
 async def listed(add, row):
     try:
-        return await reason_of(add, row)
+        return await ending_of(add, row)
     except (TypeError, ValueError, LookupError, OSError, RuntimeError, AttributeError):
         raise
     except Exception as error:
         return repr(error)
 
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit, listed)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, listed)
 """,
         "hides-a-bug",
     ),
     (
+        "the row with the bug kept as saved",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots, bugs = asyncio.Semaphore(limit), []
+
+    async def one(number, row):
+        async with slots:
+            if bugs:
+                return
+            await keep(number, "unknown")
+            ended = "saved"
+            try:
+                ended = await ending_of(add, row)
+            except Exception as bug:
+                bugs.append(bug)
+            await keep(number, ended)
+
+    tasks = [one(number, row) for number, row in enumerate(rows)]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if bugs:
+        raise bugs[0]
+""",
+        "bug-is-saved",
+    ),
+    (
+        "a TaskGroup that the bug goes through",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots = asyncio.Semaphore(limit)
+
+    async def one(number, row):
+        async with slots:
+            await keep(number, "unknown")
+            await keep(number, await ending_of(add, row))
+
+    async with asyncio.TaskGroup() as group:
+        for number, row in enumerate(rows):
+            group.create_task(one(number, row))
+""",
+        "cut-off-by-a-bug",
+    ),
+    (
+        "the rows under way cancelled by hand",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots = asyncio.Semaphore(limit)
+
+    async def one(number, row):
+        async with slots:
+            await keep(number, "unknown")
+            await keep(number, await ending_of(add, row))
+
+    tasks = [asyncio.create_task(one(number, row)) for number, row in enumerate(rows)]
+    try:
+        if tasks:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                if not task.cancelled():
+                    task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+""",
+        "cut-off-by-a-bug",
+    ),
+    (
+        "the lesson's version, which sends all the others",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots = asyncio.Semaphore(limit)
+
+    async def one(number, row):
+        async with slots:
+            await keep(number, "unknown")
+            await keep(number, await ending_of(add, row))
+
+    tasks = [one(number, row) for number, row in enumerate(rows)]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    bugs = [result for result in results if isinstance(result, Exception)]
+    if bugs:
+        raise ExceptionGroup("bugs", bugs)
+""",
+        "goes-on-after-a-bug",
+    ),
+    (
+        "looking for a bug before the slot is free",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots, bugs = asyncio.Semaphore(limit), []
+
+    async def one(number, row):
+        if bugs:
+            return
+        async with slots:
+            await keep(number, "unknown")
+            try:
+                await keep(number, await ending_of(add, row))
+            except Exception as bug:
+                bugs.append(bug)
+
+    tasks = [one(number, row) for number, row in enumerate(rows)]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if bugs:
+        raise bugs[0]
+""",
+        "goes-on-after-a-bug",
+    ),
+    (
         "one row after another",
         """
-async def import_rows(rows, add, limit=5):
-    return report_of([await reason_of(add, row) for row in rows])
+async def import_rows(rows, add, keep, limit=5):
+    for number, row in enumerate(rows):
+        await keep(number, "unknown")
+        try:
+            await keep(number, await ending_of(add, row))
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling():
+                raise
 """,
         "one-by-one",
     ),
-    (
-        "the limit ignored",
-        """
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, len(rows) or 1)
+    *(
+        (
+            name,
+            f"""
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, {limit})
 """,
-        "over-the-limit",
+            mistake,
+        )
+        for name, limit, mistake in (
+            ("the limit ignored", "len(rows) or 1", "over-the-limit"),
+            ("one more than the limit", "limit + 1", "over-the-limit"),
+            ("the stub's default written into the code", "5", "over-the-limit"),
+            ("the check's own limit written into the code", "4", "over-the-limit"),
+            ("two at a time, whatever the limit", "2", "own-limit"),
+            ("half the limit, to be careful", "max(2, limit // 2)", "own-limit"),
+        )
     ),
     (
         "a semaphore for each row",
         """
-async def import_rows(rows, add, limit=5):
+async def import_rows(rows, add, keep, limit=5):
     async def alone(add, row):
         async with asyncio.Semaphore(limit):
-            return await reason_of(add, row)
+            return await ending_of(add, row)
 
-    return await grouped(rows, add, 1_000, alone)
+    await until_a_bug(rows, add, keep, 1_000, alone)
 """,
         "over-the-limit",
-    ),
-    (
-        "one more than the limit",
-        """
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit + 1)
-""",
-        "over-the-limit",
-    ),
-    (
-        "the stub's default written into the code",
-        """
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, 5)
-""",
-        "over-the-limit",
-    ),
-    (
-        "the check's own limit written into the code",
-        """
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, 4)
-""",
-        "over-the-limit",
-    ),
-    (
-        "two at a time, whatever the limit",
-        """
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, 2)
-""",
-        "own-limit",
-    ),
-    (
-        "half the limit, to be careful",
-        """
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, max(2, limit // 2))
-""",
-        "own-limit",
     ),
     (
         "a second try for whatever failed",
         """
 async def twice(add, row):
-    return await reason_of(add, row) and await reason_of(add, row)
+    ended = await ending_of(add, row)
+    return ended if ended == "saved" else await ending_of(add, row)
 
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit, twice)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, twice)
 """,
         "row-added-twice",
     ),
@@ -487,41 +577,46 @@ async def import_rows(rows, add, limit=5):
         "a second try after a TimeoutError",
         """
 async def again(add, row):
-    reason = await reason_of(add, row)
-    return await reason_of(add, row) if "Timeout" in str(reason) else reason
+    ended = await ending_of(add, row)
+    return await ending_of(add, row) if "Timeout" in ended else ended
 
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit, again)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, again)
 """,
         "row-added-twice",
     ),
     (
         "counted from 1",
         """
-async def import_rows(rows, add, limit=5):
-    report = await grouped(rows, add, limit)
-    return {
-        "saved": [number + 1 for number in report["saved"]],
-        "failed": {number + 1: reason for number, reason in report["failed"].items()},
-    }
+async def import_rows(rows, add, keep, limit=5):
+    async def keep_from_one(number, text):
+        await keep(number + 1, text)
+
+    await until_a_bug(rows, add, keep_from_one, limit)
 """,
         "row-missing",
     ),
     (
         "the last rows left out",
         """
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows[: len(rows) // limit * limit], add, limit)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows[: len(rows) // limit * limit], add, keep, limit)
 """,
         "row-missing",
     ),
     (
-        "rows saved before the refusal only",
+        "the rows after a refusal stay unknown",
         """
-async def import_rows(rows, add, limit=5):
-    report = await grouped(rows, add, limit)
-    first = min(report["failed"], default=len(rows))
-    return {**report, "saved": [number for number in report["saved"] if number < first]}
+async def import_rows(rows, add, keep, limit=5):
+    refused = []
+
+    async def one(add, row):
+        ended = await ending_of(add, row)
+        if "Refused" in ended:
+            refused.append(row)
+        return "unknown" if refused and ended == "saved" else ended
+
+    await until_a_bug(rows, add, keep, limit, one)
 """,
         "row-missing",
     ),
@@ -531,151 +626,215 @@ async def import_rows(rows, add, limit=5):
 async def hurried(add, row):
     try:
         async with asyncio.timeout(0):
-            return await reason_of(add, row)
+            return await ending_of(add, row)
     except TimeoutError:
         return "too slow"
 
-async def import_rows(rows, add, limit=5):
-    return await grouped(rows, add, limit, hurried)
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, hurried)
 """,
         "row-missing",
     ),
     (
-        "failures as a list",
+        "True and False in place of words",
         """
-async def import_rows(rows, add, limit=5):
-    report = await grouped(rows, add, limit)
-    return {**report, "failed": list(report["failed"].items())}
-""",
-        "wrong-report",
-    ),
-    (
-        "another key",
-        """
-async def import_rows(rows, add, limit=5):
-    report = await grouped(rows, add, limit)
-    return {"ok": report["saved"], "failed": report["failed"]}
-""",
-        "wrong-report",
-    ),
-    (
-        "exceptions in place of words",
-        """
-async def kept(add, row):
-    try:
-        return await reason_of(add, row) and ValueError(await reason_of(add, row))
-    except RowRefused as error:
-        return error
+async def import_rows(rows, add, keep, limit=5):
+    async def keep_flag(number, text):
+        await keep(number, text == "saved")
 
-async def import_rows(rows, add, limit=5):
-    results = await results_of(rows, add, limit)
-    return report_of([None if r is True else r or "is there already" for r in results])
+    await until_a_bug(rows, add, keep_flag, limit)
 """,
-        "wrong-report",
+        "wrong-entry",
     ),
     (
-        "nothing returned",
+        "the row in place of its number",
         """
-async def import_rows(rows, add, limit=5):
-    await grouped(rows, add, limit)
+async def import_rows(rows, add, keep, limit=5):
+    async def keep_row(number, text):
+        await keep(rows[number], text)
+
+    await until_a_bug(rows, add, keep_row, limit)
 """,
-        "wrong-report",
+        "wrong-entry",
+    ),
+    (
+        "nothing kept",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    async def forget(number, text):
+        await asyncio.sleep(0)
+
+    await until_a_bug(rows, add, forget, limit)
+""",
+        "row-missing",
+    ),
+    (
+        "kept after add only, with a reason for what was cancelled",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots, bugs = asyncio.Semaphore(limit), []
+
+    async def one(number, row):
+        async with slots:
+            try:
+                await keep(number, await ending_of(add, row))
+            except asyncio.CancelledError:
+                if asyncio.current_task().cancelling():
+                    raise
+                await keep(number, "cancelled")
+
+    await asyncio.gather(*(one(number, row) for number, row in enumerate(rows)))
+""",
+        "added-before-unknown",
+    ),
+    (
+        "begins with another word",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    async def keep_started(number, text):
+        await keep(number, "started" if text == "unknown" else text)
+
+    await until_a_bug(rows, add, keep_started, limit)
+""",
+        "added-before-unknown",
+    ),
+    (
+        "results written when all rows have ended",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    endings = {}
+
+    async def note(number, text):
+        if text == "unknown":
+            await keep(number, text)
+        else:
+            endings[number] = text
+
+    try:
+        await until_a_bug(rows, add, note, limit)
+    except asyncio.CancelledError:
+        raise
+    except ExceptionGroup:
+        for number, text in endings.items():
+            await keep(number, text)
+        raise
+    for number, text in endings.items():
+        await keep(number, text)
+""",
+        "kept-at-the-end",
     ),
     (
         "asyncio.wait of no tasks",
         """
-async def import_rows(rows, add, limit=5):
-    semaphore = asyncio.Semaphore(limit)
-
-    async def one(row):
-        async with semaphore:
-            return await reason_of(add, row)
-
-    tasks = [asyncio.create_task(one(row)) for row in rows]
+async def import_rows(rows, add, keep, limit=5):
+    work = asyncio.create_task(until_a_bug(rows, add, keep, limit))
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
+        await asyncio.wait([work][: len(rows)])
+        work.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return report_of([task.result() for task in tasks])
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 """,
         "no-rows",
     ),
     (
-        "a report in place of the import's own cancellation",
+        "a summary kept of no rows",
         """
-async def import_rows(rows, add, limit=5):
-    work = asyncio.create_task(grouped(rows, add, limit))
+async def import_rows(rows, add, keep, limit=5):
+    if not rows:
+        await keep(0, "no rows")
+    await until_a_bug(rows, add, keep, limit)
+""",
+        "no-rows",
+    ),
+    (
+        "a return in place of the import's own cancellation",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    work = asyncio.create_task(until_a_bug(rows, add, keep, limit))
     try:
-        return await asyncio.shield(work)
+        await asyncio.shield(work)
     except asyncio.CancelledError:
         work.cancel()
         await asyncio.wait([work])
-        return report_of([])
 """,
         "survives-cancellation",
     ),
     (
         "workers without the guard, which take the next row",
         """
-async def import_rows(rows, add, limit=5):
-    numbered = iter(enumerate(rows))
-    reasons = [None] * len(rows)
+async def import_rows(rows, add, keep, limit=5):
+    numbered, bugs = iter(enumerate(rows)), []
 
     async def work():
         for number, row in numbered:
+            if bugs:
+                return
+            await keep(number, "unknown")
             try:
-                reasons[number] = None if await add(row) else "is there already"
-            except (RowRefused, TimeoutError, asyncio.CancelledError) as error:
-                reasons[number] = repr(error)
+                await keep(number, await ending_of(add, row))
+            except Exception as bug:
+                bugs.append(bug)
+            except asyncio.CancelledError as error:
+                await keep(number, repr(error))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(limit):
             group.create_task(work())
-    return report_of(reasons)
+    if bugs:
+        raise bugs[0]
 """,
         "survives-cancellation",
     ),
     (
+        "a reason for every CancelledError, the import's own too",
+        """
+async def unguarded(add, row):
+    try:
+        return await ending_of(add, row)
+    except asyncio.CancelledError as error:
+        return repr(error)
+
+async def import_rows(rows, add, keep, limit=5):
+    await until_a_bug(rows, add, keep, limit, unguarded)
+""",
+        "keeps-after-the-stop",
+    ),
+    (
         "tasks that outlive the import's cancellation",
         """
-async def import_rows(rows, add, limit=5):
-    semaphore = asyncio.Semaphore(limit)
-
-    async def one(row):
-        async with semaphore:
-            return await reason_of(add, row)
-
-    tasks = [asyncio.create_task(one(row)) for row in rows]
-    if tasks:
-        await asyncio.wait(tasks)
-    return report_of([task.result() for task in tasks])
+async def import_rows(rows, add, keep, limit=5):
+    work = asyncio.create_task(until_a_bug(rows, add, keep, limit))
+    await asyncio.shield(work)
 """,
         "left-running",
     ),
     (
         "tasks that outlive a bug",
         """
-async def import_rows(rows, add, limit=5):
-    semaphore = asyncio.Semaphore(limit)
+async def import_rows(rows, add, keep, limit=5):
+    slots = asyncio.Semaphore(limit)
 
-    async def one(row):
-        async with semaphore:
-            reason = await reason_of(add, row)
+    async def one(number, row):
+        async with slots:
+            await keep(number, "unknown")
+            try:
+                ended = await ending_of(add, row)
+            except asyncio.CancelledError:
+                if asyncio.current_task().cancelling():
+                    raise
+                ended = "cancelled"
             await asyncio.sleep(0.05)
-            return reason
+            await keep(number, ended)
 
-    return report_of(await asyncio.gather(*map(one, rows)))
+    await asyncio.gather(*(one(number, row) for number, row in enumerate(rows)))
 """,
         "left-running",
     ),
     (
         "nothing written",
         """
-async def import_rows(rows, add, limit=5):
+async def import_rows(rows, add, keep, limit=5):
     raise NotImplementedError
 """,
         "not-written",
@@ -683,24 +842,26 @@ async def import_rows(rows, add, limit=5):
     (
         "def in place of async def",
         """
-def import_rows(rows, add, limit=5):
-    return {"saved": [], "failed": {}}
+def import_rows(rows, add, keep, limit=5):
+    return None
 """,
         "not-async",
     ),
     (
         "add not awaited",
         """
-async def import_rows(rows, add, limit=5):
-    return report_of([None if add(row) else "is there already" for row in rows])
+async def import_rows(rows, add, keep, limit=5):
+    for number, row in enumerate(rows):
+        await keep(number, "unknown")
+        await keep(number, "saved" if add(row) else "is there already")
 """,
         "forgotten-await",
     ),
-    ("a coroutine in place of the function", "import_rows = None", "wrong-type"),
+    ("something else in place of the function", "import_rows = None", "wrong-type"),
     (
         "time.sleep between rows",
         """
-async def import_rows(rows, add, limit=5):
+async def import_rows(rows, add, keep, limit=5):
     for row in rows:
         time.sleep(3)
         await add(row)
@@ -739,11 +900,11 @@ def test_every_mistake_of_the_exercise_is_made_here() -> None:
 async def test_a_missing_row_is_told_with_what_became_of_it(function_of) -> None:
     source = next(source for name, source, _ in WRONG if name == "the last rows left out")
     verdict = await check_import(function_of(source))
-    assert verdict.message.endswith("(row 12 is nowhere; add returned True for it)")
+    assert verdict.message.endswith("(the book has no row 12; add returned True for it)")
 
 
 async def test_what_never_ends_is_stopped() -> None:
-    async def waits_for_ever(rows: Any, add: Any, limit: int) -> Any:
+    async def waits_for_ever(rows: Any, add: Any, keep: Any, limit: int) -> Any:
         await asyncio.Event().wait()
 
     before = asyncio.all_tasks()
@@ -752,16 +913,16 @@ async def test_what_never_ends_is_stopped() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_task_left_running_behind_a_bug_is_named(function_of) -> None:
+async def test_a_task_left_running_after_a_bug_is_named(function_of) -> None:
     right = function_of(RIGHT[0][1])
     kept = []
 
-    async def left(rows: Any, add: Any, limit: int) -> Any:
+    async def left(rows: Any, add: Any, keep: Any, limit: int) -> Any:
         async def lingering() -> None:
             await asyncio.Event().wait()
 
         kept.append(asyncio.create_task(lingering()))
-        return await right(rows, add, limit)
+        return await right(rows, add, keep, limit)
 
     verdict = await check_import(left)
     assert verdict.mistake == "left-running"
@@ -773,9 +934,9 @@ async def test_the_limits_are_the_checks_own(function_of) -> None:
     right = function_of(RIGHT[0][1])
     asked = set()
 
-    async def noted(rows: Any, add: Any, limit: int) -> Any:
+    async def noted(rows: Any, add: Any, keep: Any, limit: int) -> Any:
         asked.add(limit)
-        return await right(rows, add, limit)
+        return await right(rows, add, keep, limit)
 
     assert (await check_import(noted)).passed
     assert asked == {LIMIT, *OTHER_LIMITS}
