@@ -56,6 +56,19 @@ class Ledger:
         async with self._turn, self._shop.engine.begin() as db:
             return (await db.execute(row.values(**values))).rowcount
 
+    async def raise_fence(self, order_id: UUID) -> int:
+        """Raise the order's fence by one, in one statement, and return what it is now.
+
+        Raises LookupError for an unknown order.
+        """
+        row = update(_table).where(_table.c.order_id == order_id)
+        async with self._turn, self._shop.engine.begin() as db:
+            raising = row.values(fence=FENCE + 1).returning(FENCE)
+            fence = (await db.execute(raising)).scalar()
+        if fence is None:
+            raise LookupError(f"order_id={order_id!r}: the ledger has no such order")
+        return fence
+
 
 async def open_ledger(shop: Shop) -> Ledger:
     """Return the shop's ledger; its table is made if it is not there."""

@@ -21,6 +21,7 @@ def notebook_cell(lesson: str, tag: str) -> str:
     cells = [
         cell["source"]
         for path in sorted(NOTEBOOKS.glob(f"{lesson}_*.ipynb"))
+        if not path.stem.endswith("_deeper")
         for cell in nbformat.read(path, as_version=4)["cells"]
         if tag in cell["metadata"].get("tags", ())
     ]
