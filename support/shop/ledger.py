@@ -1,6 +1,7 @@
 """The ledger: how many payments are booked on an order, in the shop's SQLite file."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -55,6 +56,15 @@ class Ledger:
         row = update(_table).where(_table.c.order_id == order_id, *where)
         async with self._turn, self._shop.engine.begin() as db:
             return (await db.execute(row.values(**values))).rowcount
+
+    async def book_at_once(self, process: Callable[[UUID], Awaitable[object]], workers: int) -> int:
+        """Let so many workers call ``process(order_id)`` at once, on a new order.
+
+        Returns how many payments are booked when all have ended. Raises what a worker raises.
+        """
+        order_id = await self.new_order()
+        await asyncio.gather(*(process(order_id) for _ in range(workers)))
+        return await self.paid(order_id)
 
     async def raise_fence(self, order_id: UUID) -> int:
         """Raise the order's fence by one, in one statement, and return what it is now.

@@ -63,6 +63,8 @@ class CourseRedis(Redis):
         prefix: what stands in front of each key on the server.
         embedded: whether it speaks to a fake in this process.
         sent: how often each command was sent, by name; `sent.clear()` begins anew.
+        answers_after: how long each answer is on its way back, in seconds. It may be changed: a
+            Redis that falls silent answers after a minute.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class CourseRedis(Redis):
         self._owns_keys = prefix is None
         self._address = address
         self._name = name
-        self._answers_after = answers_after
+        self.answers_after = answers_after
 
     def __await__(self) -> Generator[Any, Any, Self]:
         return self._opened().__await__()
@@ -106,8 +108,8 @@ class CourseRedis(Redis):
     async def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
         """Return the answer to a command that was sent, when it has come all the way."""
         answer = await super().parse_response(connection, command_name, **options)
-        if self._answers_after:
-            await asyncio.sleep(self._answers_after)
+        if self.answers_after:
+            await asyncio.sleep(self.answers_after)
         return answer
 
     def pipeline(self, *args: Any, **options: Any) -> NoReturn:
