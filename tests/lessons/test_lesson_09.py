@@ -1,4 +1,4 @@
-"""Lesson 09's lock and its fences, attacked as production would: on the fake and on a real Redis."""
+"""Lesson 09's lock and fences, attacked as production would: on the fake and on a real Redis."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -191,10 +191,11 @@ async def test_a_lease_has_milliseconds(holding: Any, redis: CourseRedis) -> Non
 
 
 async def test_a_holder_that_was_killed_blocks_for_one_lease(
-    holding: Any, redis: CourseRedis
+    cells_of: Opens, redis: CourseRedis
 ) -> None:
-    await redis.set(KEY, "a process that is no more", px=100)
-    async with holding(redis, "order:7", patience=10.0):
+    names = await cells_of("09").run(*SHIPPED)
+    await names["take"](names["DistributedLock"](redis, "order:7", timeout=0.1))
+    async with names["holding"](redis, "order:7", patience=5.0):
         pass
 
 
