@@ -48,7 +48,7 @@ class Ledger:
             raise LookupError(f"order_id={order_id!r}: the ledger has no such order")
         return paid
 
-    async def write(self, order_id: UUID, *where: ColumnElement[bool], **values: Any) -> int:
+    async def write(self, order_id: UUID, *where: ColumnElement[bool] | bool, **values: Any) -> int:
         """Set columns of the order's row, if it fulfils ``where``; return how many rows were set.
 
         A value may be an expression: ``paid=PAID + 1`` adds in the database.
