@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Integer, MetaData, Table, Uuid, insert, select, update
+from sqlalchemy import Column, Integer, MetaData, Table, Uuid, insert, select, update
 
 from support.shop import Shop
 from support.shop.models import new_id
@@ -48,10 +48,11 @@ class Ledger:
             raise LookupError(f"order_id={order_id!r}: the ledger has no such order")
         return paid
 
-    async def write(self, order_id: UUID, *where: ColumnElement[bool] | bool, **values: Any) -> int:
+    async def write(self, order_id: UUID, *where: Any, **values: Any) -> int:
         """Set columns of the order's row, if it fulfils ``where``; return how many rows were set.
 
-        A value may be an expression: ``paid=PAID + 1`` adds in the database.
+        ``where`` are conditions of SQLAlchemy, such as ``fence == FENCE``. A value may be an
+        expression: ``paid=PAID + 1`` adds in the database.
         """
         row = update(_table).where(_table.c.order_id == order_id, *where)
         async with self._turn, self._shop.engine.begin() as db:
