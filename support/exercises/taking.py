@@ -1,4 +1,4 @@
-"""What lesson 09's exercise is given: a lock that a cancelled caller does not leave behind.
+"""What lesson 09's exercise is given: a lock that a cancelled caller does not leave, and a renewal.
 
 redis-py's own ``async with lock`` loses its token when the caller is cancelled between Redis's SET
 and the answer to it, or on the way out: the key then stays until its lease ends, and nobody holds
@@ -58,3 +58,20 @@ async def _give_back(lock: Lock, lease: float, *, quietly: bool) -> None:
     except asyncio.CancelledError:
         await asyncio.wait({releasing})
         raise
+
+
+async def renew(lock: Lock) -> None:
+    """Start the lease of ``lock`` anew every third of it, until cancelled.
+
+    Raises LockNotOwnedError when the lock is no longer ours, TimeoutError when Redis gives no
+    answer for a third of the lease, and what redis-py raises when Redis can't be reached. Raises
+    LockError at once for a lock without a lease, or that is not held.
+    """
+    if lock.timeout is None:
+        raise LockError("a lock without a lease can't be renewed")
+    task = asyncio.current_task()
+    # wait_for of Python 3.11, in redis-py, can lose a cancellation; the count of them stays
+    while task is None or not task.cancelling():
+        async with asyncio.timeout(lock.timeout / 3):
+            await lock.reacquire()
+        await asyncio.sleep(lock.timeout / 3)

@@ -1,10 +1,11 @@
 """The ledger: how many payments are booked on an order, in the shop's SQLite file."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Integer, MetaData, Table, Uuid, insert, select, update
+from sqlalchemy import Column, Integer, MetaData, Table, Uuid, insert, select, update
 
 from support.shop import Shop
 from support.shop.models import new_id
@@ -47,14 +48,37 @@ class Ledger:
             raise LookupError(f"order_id={order_id!r}: the ledger has no such order")
         return paid
 
-    async def write(self, order_id: UUID, *where: ColumnElement[bool], **values: Any) -> int:
+    async def write(self, order_id: UUID, *where: Any, **values: Any) -> int:
         """Set columns of the order's row, if it fulfils ``where``; return how many rows were set.
 
-        A value may be an expression: ``paid=PAID + 1`` adds in the database.
+        ``where`` are conditions of SQLAlchemy, such as ``fence == FENCE``. A value may be an
+        expression: ``paid=PAID + 1`` adds in the database.
         """
         row = update(_table).where(_table.c.order_id == order_id, *where)
         async with self._turn, self._shop.engine.begin() as db:
             return (await db.execute(row.values(**values))).rowcount
+
+    async def book_at_once(self, process: Callable[[UUID], Awaitable[object]], workers: int) -> int:
+        """Let so many workers call ``process(order_id)`` at once, on a new order.
+
+        Returns how many payments are booked when all have ended. Raises what a worker raises.
+        """
+        order_id = await self.new_order()
+        await asyncio.gather(*(process(order_id) for _ in range(workers)))
+        return await self.paid(order_id)
+
+    async def raise_fence(self, order_id: UUID) -> int:
+        """Raise the order's fence by one, in one statement, and return what it is now.
+
+        Raises LookupError for an unknown order.
+        """
+        row = update(_table).where(_table.c.order_id == order_id)
+        async with self._turn, self._shop.engine.begin() as db:
+            raising = row.values(fence=FENCE + 1).returning(FENCE)
+            fence = (await db.execute(raising)).scalar()
+        if fence is None:
+            raise LookupError(f"order_id={order_id!r}: the ledger has no such order")
+        return fence
 
 
 async def open_ledger(shop: Shop) -> Ledger:

@@ -63,9 +63,13 @@ class CourseRedis(Redis):
         prefix: what stands in front of each key on the server.
         embedded: whether it speaks to a fake in this process.
         sent: how often each command was sent, by name; `sent.clear()` begins anew.
+        answers_after: how long each answer is on its way back, in seconds. It may be changed: a
+            Redis that falls silent answers after a minute.
     """
 
-    def __init__(self, address: str, *, prefix: str | None, name: str) -> None:
+    def __init__(
+        self, address: str, *, prefix: str | None, name: str, answers_after: float = 0.0
+    ) -> None:
         """Make the client that `open_redis` describes; an empty ``address`` is the fake."""
         super().__init__(connection_pool=_pool(address))
         self.auto_close_connection_pool = True
@@ -75,6 +79,7 @@ class CourseRedis(Redis):
         self._owns_keys = prefix is None
         self._address = address
         self._name = name
+        self.answers_after = answers_after
 
     def __await__(self) -> Generator[Any, Any, Self]:
         return self._opened().__await__()
@@ -99,6 +104,13 @@ class CourseRedis(Redis):
         prefixed = self._prefixed(args)
         self.sent[args[0]] += 1
         return super().execute_command(*prefixed, **options)
+
+    async def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
+        """Return the answer to a command that was sent, when it has come all the way."""
+        answer = await super().parse_response(connection, command_name, **options)
+        if self.answers_after:
+            await asyncio.sleep(self.answers_after)
+        return answer
 
     def pipeline(self, *args: Any, **options: Any) -> NoReturn:
         """Raises ValueError: what a pipeline sends would not be prefixed."""
@@ -172,7 +184,11 @@ _open: dict[str, CourseRedis] = {}
 
 
 def open_redis(
-    url: str | None = None, *, prefix: str | None = None, name: str = "redis"
+    url: str | None = None,
+    *,
+    prefix: str | None = None,
+    name: str = "redis",
+    answers_after: float = 0.0,
 ) -> CourseRedis:
     """Open Redis: `redis = await open_redis()`, or `async with open_redis() as redis:`.
 
@@ -187,16 +203,21 @@ def open_redis(
         prefix: that of another client, whose keys this one is to share; it closes and deletes
             nothing that is the other's.
         name: what the client is known by in this process.
+        answers_after: how long each answer is on its way back, in seconds, as from a server that is
+            far away: the command has been carried out by then.
 
     Raises (when awaited or entered):
         RedisUnavailable: the address is none, or no Redis answers there that lets us in.
     Raises at once:
-        ValueError: `prefix` is empty or holds more than letters, digits, ``:``, ``_`` and ``-``.
+        ValueError: `prefix` is empty or holds more than letters, digits, ``:``, ``_`` and ``-``,
+            or `answers_after` is below 0.
     """
     if prefix is not None and not re.fullmatch(r"[\w:-]+", prefix):
         raise ValueError(f"prefix={prefix!r}: must be letters, digits, ':', '_' and '-'")
+    if not answers_after >= 0:
+        raise ValueError(f"answers_after={answers_after!r}: must be 0 or more, in seconds")
     address = redis_url() if url is None else url
-    return CourseRedis(address, prefix=prefix, name=name)
+    return CourseRedis(address, prefix=prefix, name=name, answers_after=answers_after)
 
 
 def redis_url() -> str:

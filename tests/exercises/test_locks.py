@@ -10,11 +10,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from redis.asyncio.lock import Lock
 from redis.exceptions import LockError, RedisError
 
 from support.exercises.locks import EXERCISE, check_locks
-from support.exercises.taking import taken
+from support.exercises.taking import renew, taken
 
 pytestmark = pytest.mark.anyio
 
@@ -32,30 +31,7 @@ return 0
 """
 
 
-async def renew(lock: Lock) -> None:
-    task = asyncio.current_task()
-    assert lock.timeout is not None
-    assert task is not None
-    while not task.cancelling():  # wait_for of Python 3.11, in redis-py, can lose a cancellation
-        async with asyncio.timeout(lock.timeout / 3):
-            await lock.reacquire()
-        await asyncio.sleep(lock.timeout / 3)
-
-
 # ---------------------------------------------------------------- right answers
-
-
-@asynccontextmanager
-async def recorded(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    start, outcome = perf_counter(), "failed"
-    try:
-        yield
-        outcome = "completed"
-    except asyncio.CancelledError:
-        outcome = "cancelled"
-        raise
-    finally:
-        records.append((name, outcome, perf_counter() - start))
 
 
 @asynccontextmanager
@@ -83,7 +59,6 @@ def names_of(source: str) -> dict[str, Any]:
         "RENEW": RENEW,
         "taken": taken,
         "renew": renew,
-        "record_operation": recorded,
         "renewed_lock": renewed,
     }
     exec(compile(textwrap.dedent(source), "<answer>", "exec"), names)
@@ -92,7 +67,7 @@ def names_of(source: str) -> dict[str, Any]:
 
 async def verdict_on(source: str, *, limit: float = AMPLE) -> Any:
     names = names_of(source)
-    return await check_locks(names["record_operation"], names["renewed_lock"], limit=limit)
+    return await check_locks(names["renewed_lock"], limit=limit)
 
 
 RIGHT: tuple[tuple[str, str], ...] = (
@@ -100,20 +75,6 @@ RIGHT: tuple[tuple[str, str], ...] = (
     (
         "classes with __aenter__ and __aexit__",
         """
-        class record_operation:
-            def __init__(self, name, records):
-                self.name, self.records = name, records
-
-            async def __aenter__(self):
-                self.start = perf_counter()
-
-            async def __aexit__(self, kind, error, traceback):
-                outcome = "completed" if kind is None else "failed"
-                if kind is not None and issubclass(kind, asyncio.CancelledError):
-                    outcome = "cancelled"
-                self.records.append((self.name, outcome, perf_counter() - self.start))
-
-
         class renewed_lock:
             def __init__(self, redis, name, lease):
                 self.taken = taken(redis, name, lease)
@@ -232,27 +193,6 @@ RIGHT: tuple[tuple[str, str], ...] = (
                 raise group.exceptions[0]
         """,
     ),
-    (
-        "a block that notes its end in three branches, and a list in place of a tuple",
-        """
-        @asynccontextmanager
-        async def record_operation(name, records):
-            began = asyncio.get_running_loop().time()
-
-            def note(outcome):
-                records.append([name, outcome, asyncio.get_running_loop().time() - began])
-
-            try:
-                yield
-            except asyncio.CancelledError:
-                note("cancelled")
-                raise
-            except BaseException:
-                note("failed")
-                raise
-            note("completed")
-        """,
-    ),
 )
 
 
@@ -274,7 +214,7 @@ async def test_a_machine_that_stands_still_is_not_taken_for_a_lock_that_ends() -
             if len(leases) == 1:
                 time.sleep(1.2 * lease)  # noqa: ASYNC251 (stands for a machine that does)
 
-    verdict = await check_locks(recorded, held_up_on_the_way_out, limit=AMPLE)
+    verdict = await check_locks(held_up_on_the_way_out, limit=AMPLE)
     assert verdict.passed, verdict.message
     assert leases[1] == 2 * leases[0]  # another round, with more room
 
@@ -283,148 +223,7 @@ async def test_the_check_uses_the_embedded_fake_whatever_redis_url_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-    assert (await check_locks(recorded, renewed, limit=AMPLE)).passed
-
-
-# ---------------------------------------------------------------- wrong records
-
-
-@asynccontextmanager
-async def always_completed(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    start = perf_counter()
-    try:
-        yield
-    finally:
-        records.append((name, "completed", perf_counter() - start))
-
-
-@asynccontextmanager
-async def without_finally(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    start = perf_counter()
-    yield
-    records.append((name, "completed", perf_counter() - start))
-
-
-@asynccontextmanager
-async def exceptions_only(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    start = perf_counter()
-    try:
-        yield
-    except Exception:
-        records.append((name, "failed", perf_counter() - start))
-        raise
-    else:
-        records.append((name, "completed", perf_counter() - start))
-
-
-@asynccontextmanager
-async def cancelled_is_completed(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    start, outcome = perf_counter(), "completed"
-    try:
-        yield
-    except Exception:
-        outcome = "failed"
-        raise
-    finally:
-        records.append((name, outcome, perf_counter() - start))
-
-
-@asynccontextmanager
-async def cancelled_is_failed(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    start, outcome = perf_counter(), "completed"
-    try:
-        yield
-    except BaseException:
-        outcome = "failed"
-        raise
-    finally:
-        records.append((name, outcome, perf_counter() - start))
-
-
-@asynccontextmanager
-async def swallows_failures(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    start, outcome = perf_counter(), "failed"
-    with suppress(Exception):
-        yield
-        outcome = "completed"
-    records.append((name, outcome, perf_counter() - start))
-
-
-@asynccontextmanager
-async def swallows_cancellation(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    start, outcome = perf_counter(), "failed"
-    try:
-        yield
-        outcome = "completed"
-    except asyncio.CancelledError:
-        outcome = "cancelled"
-    finally:
-        records.append((name, outcome, perf_counter() - start))
-
-
-@asynccontextmanager
-async def twice(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    async with recorded(name, records), recorded(name, records):
-        yield
-
-
-@asynccontextmanager
-async def in_milliseconds(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    try:
-        async with recorded(name, records):
-            yield
-    finally:
-        name, outcome, seconds = records.pop()
-        records.append((name, outcome, seconds * 1000))
-
-
-@asynccontextmanager
-async def a_line_of_text(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        records.append(f"{name} completed")
-
-
-async def bare_generator(name: str, records: list[Any]) -> AsyncGenerator[None]:
-    yield
-
-
-async def a_coroutine(name: str, records: list[Any]) -> None:
-    records.append((name, "completed", 0.0))
-
-
-def not_yet(name: str, records: list[Any]) -> Any:
-    raise NotImplementedError
-
-
-@asynccontextmanager
-async def wrong_arguments(name: str) -> AsyncGenerator[None]:
-    yield
-
-
-RECORDS: list[tuple[str, Callable[..., Any]]] = [
-    ("says-completed", always_completed),
-    ("not-recorded", without_finally),
-    ("not-recorded", exceptions_only),
-    ("cancelled-mislabelled", cancelled_is_completed),
-    ("cancelled-mislabelled", cancelled_is_failed),
-    ("swallows", swallows_failures),
-    ("swallows", swallows_cancellation),
-    ("wrong-record", twice),
-    ("wrong-record", in_milliseconds),
-    ("wrong-record", a_line_of_text),
-    ("not-a-manager", bare_generator),
-    ("not-a-manager", a_coroutine),
-    ("not-written", not_yet),
-    ("raised", wrong_arguments),
-]
-
-
-@pytest.mark.parametrize(("mistake", "record"), RECORDS)
-async def test_wrong_records_get_their_hint(mistake: str, record: Any) -> None:
-    verdict = await check_locks(record, renewed, limit=AMPLE)
-    assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
+    assert (await check_locks(renewed, limit=AMPLE)).passed
 
 
 # ---------------------------------------------------------------- wrong locks
@@ -563,6 +362,19 @@ async def not_a_manager(redis: Any, name: str, lease: float) -> None:
     return None
 
 
+async def bare_generator(redis: Any, name: str, lease: float) -> AsyncGenerator[None]:
+    yield
+
+
+def not_yet(redis: Any, name: str, lease: float) -> Any:
+    raise NotImplementedError
+
+
+@asynccontextmanager
+async def wrong_arguments(name: str) -> AsyncGenerator[None]:
+    yield
+
+
 LOCKS: list[tuple[str, Callable[..., Any]]] = [
     ("not-locked", no_lock),
     ("not-locked", another_name),
@@ -580,12 +392,15 @@ LOCKS: list[tuple[str, Callable[..., Any]]] = [
     ("opens-anothers", deletes),
     ("swallows", swallows_under_the_lock),
     ("not-a-manager", not_a_manager),
+    ("not-a-manager", bare_generator),
+    ("not-written", not_yet),
+    ("raised", wrong_arguments),
 ]
 
 
 @pytest.mark.parametrize(("mistake", "hold"), LOCKS)
 async def test_wrong_locks_get_their_hint(mistake: str, hold: Any) -> None:
-    verdict = await check_locks(recorded, hold, limit=AMPLE)
+    verdict = await check_locks(hold, limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
     kept.clear()
 
@@ -659,71 +474,7 @@ def given(
     return GIVEN.format(taken=taken, renew=renew, block=block)
 
 
-RECORD = """
-@asynccontextmanager
-async def record_operation(name, records):
-    start, outcome = perf_counter(), "failed"
-    try:
-        yield
-        outcome = "completed"
-    except asyncio.CancelledError:
-        outcome = "cancelled"
-        raise
-    {more}
-    finally:
-        records.append(({name}, outcome, {seconds}))
-"""
-
-
-def record(more: str = "", name: str = "name", seconds: str = "perf_counter() - start") -> str:
-    """Return a right record with one part of it changed."""
-    return RECORD.format(more=more, name=name, seconds=seconds)
-
-
 WRONG: tuple[tuple[str, str, str], ...] = (
-    # the record
-    (
-        "a late block counts as cancelled",
-        record("except TimeoutError:\n        outcome = 'cancelled'\n        raise"),
-        "wrong-record",
-    ),
-    (
-        "a ValueError counts as a completed block",
-        record("except ValueError:\n        outcome = 'completed'\n        raise"),
-        "says-completed",
-    ),
-    (
-        "an error of the connection is swallowed",
-        record("except OSError:\n        pass"),
-        "swallows",
-    ),
-    ("a missing row is swallowed", record("except LookupError:\n        pass"), "swallows"),
-    (
-        "the block's error is raised as another",
-        record("except Exception as error:\n        raise RuntimeError(name) from error"),
-        "swallows",
-    ),
-    ("the name is a text of its own", record(name="'operation'"), "wrong-record"),
-    ("the time is always the same", record(seconds="0.02 * 10"), "wrong-record"),
-    ("the time is the moment of the end", record(seconds="perf_counter()"), "wrong-record"),
-    (
-        "two blocks at once share the start",
-        """
-        @asynccontextmanager
-        async def record_operation(name, records):
-            global start
-            start, outcome = perf_counter(), "failed"
-            try:
-                yield
-                outcome = "completed"
-            except asyncio.CancelledError:
-                outcome = "cancelled"
-                raise
-            finally:
-                records.append((name, outcome, perf_counter() - start))
-        """,
-        "wrong-record",
-    ),
     # who gets the lock
     (
         "the key is set whether it is free or not",
@@ -995,13 +746,13 @@ async def test_a_wrong_answer_gets_its_own_hint(source: str, mistake: str) -> No
 
 
 async def test_the_answers_that_wrong_ones_change_are_right() -> None:
-    for source in (by_hand(), given(), record()):
+    for source in (by_hand(), given()):
         verdict = await verdict_on(source)
         assert verdict.passed, verdict.message
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
-    made = {name for name, _ in RECORDS + LOCKS} | {mistake for *_, mistake in WRONG}
+    made = {name for name, _ in LOCKS} | {mistake for *_, mistake in WRONG}
     assert {mistake.name for mistake in EXERCISE.mistakes} <= made
 
 
@@ -1018,28 +769,27 @@ async def test_an_answer_that_keeps_the_loop_ends_the_check_at_once() -> None:
     names = names_of(given(block="time.sleep(3)\n            yield"))
     names["time"] = time
     began = time.monotonic()
-    verdict = await check_locks(recorded, names["renewed_lock"])
+    verdict = await check_locks(names["renewed_lock"])
     assert verdict.mistake == "blocks-the-loop", verdict.message
     assert time.monotonic() - began < 6  # seconds
 
 
 async def test_an_endless_wait_is_stopped() -> None:
-    assert (await check_locks(recorded, never_opens, limit=0.5)).mistake == "never-ends"
+    assert (await check_locks(never_opens, limit=0.5)).mistake == "never-ends"
 
 
 @pytest.mark.parametrize("given", [None, 7, "renewed_lock", dict])
 async def test_what_makes_no_context_manager_is_refused(given: Any) -> None:
-    assert (await check_locks(given, renewed)).mistake == "wrong-type"
-    assert (await check_locks(recorded, given)).mistake == "wrong-type"
+    assert (await check_locks(given)).mistake == "wrong-type"
 
 
 async def test_a_context_manager_that_was_made_already_is_refused() -> None:
-    made = recorded("pack", [])
-    assert (await check_locks(made, renewed)).mistake == "called-instead-of-passed"
+    made = renewed(None, "pack", 1.0)
+    assert (await check_locks(made)).mistake == "called-instead-of-passed"
 
 
 async def test_nothing_is_left_behind() -> None:
     before = asyncio.all_tasks()
-    await check_locks(recorded, never_cancelled, limit=AMPLE)
+    await check_locks(never_cancelled, limit=AMPLE)
     kept.clear()
     assert asyncio.all_tasks() == before

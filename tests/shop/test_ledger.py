@@ -51,3 +51,31 @@ async def test_calls_are_served_in_their_order() -> None:
 
         assert await asyncio.gather(*(book() for _ in range(10))) == [0] * 10
         assert await ledger.paid(order_id) == 1
+
+
+async def test_a_fence_is_raised_by_one_and_returned() -> None:
+    async with open_shop(users=0, products=0, name="ledger") as shop:
+        ledger = await open_ledger(shop)
+        order_id = await ledger.new_order()
+        assert [await ledger.raise_fence(order_id) for _ in range(3)] == [1, 2, 3]
+        assert await ledger.write(order_id, FENCE == 3, paid=1) == 1
+        with pytest.raises(LookupError, match="no such order"):
+            await ledger.raise_fence(UUID(int=0))
+
+
+async def test_workers_start_at_once_on_a_new_order() -> None:
+    async with open_shop(users=0, products=0, name="ledger") as shop:
+        ledger = await open_ledger(shop)
+        inside, most = 0, 0
+
+        async def books(order_id: UUID) -> None:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0)
+            await ledger.write(order_id, paid=PAID + 1)
+            inside -= 1
+
+        assert await ledger.book_at_once(books, workers=4) == 4
+        assert most == 4
+        assert await ledger.book_at_once(books, workers=0) == 0
