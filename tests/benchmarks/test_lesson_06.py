@@ -17,7 +17,15 @@ pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 VISITS = 5
 CALLS = 100
 ROUNDS = 9
-CELLS = ("setup", "work", "naive-app", "pattern-generator", "pattern-app", "breaks-shield", "breaks-yield-finally")
+CELLS = (
+    "setup",
+    "work",
+    "naive-app",
+    "pattern-generator",
+    "pattern-app",
+    "breaks-shield",
+    "breaks-yield-finally",
+)
 CELLS_OF_DEEPER = (
     "setup",
     "reader-run",

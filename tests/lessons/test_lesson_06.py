@@ -25,7 +25,15 @@ from support.shop import exports
 
 pytestmark = pytest.mark.anyio
 
-SHIPPED = ("work", "pattern-generator", "breaks-shield", "breaks-yield-finally", "ship-app", "ship-job", "ship-lifespan")
+SHIPPED = (
+    "work",
+    "pattern-generator",
+    "breaks-shield",
+    "breaks-yield-finally",
+    "ship-app",
+    "ship-job",
+    "ship-lifespan",
+)
 
 
 @pytest.fixture(autouse=True)
