@@ -37,7 +37,7 @@ async def test_a_stall_sends_away_who_finds_no_connection_and_an_end_of_it_serve
         ended = asyncio.as_completed(calls)
         away = [await next(ended) for _ in range(4)]
         assert {answer.status_code for answer in away} == {503}
-        assert {answer.headers["Retry-After"] for answer in away} == {"1"}
+        assert all(1 <= int(answer.headers["Retry-After"]) <= 5 for answer in away)
         server.loop.call_soon_threadsafe(shipped["ready"].set)
         assert [(await call).status_code for call in ended] == [200, 200]
         assert (await client.get("/report")).status_code == 200
