@@ -33,7 +33,7 @@ def make_app(partner_url):
     async def lifespan(app):
         jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
-            yield {"client": client}
+            yield {"client": client, "slots": asyncio.Semaphore(10)}
 
     app = FastAPI(lifespan=lifespan)
 
@@ -41,9 +41,10 @@ def make_app(partner_url):
     async def stock(sku: str, request: Request):
         url = f"{partner_url}/stock/{quote(sku, safe='')}"
         try:
-            answer = await request.state.client.get(url)
+            async with asyncio.timeout(ms(1_000)), request.state.slots:
+                answer = await request.state.client.get(url)
             return answer.raise_for_status().json()
-        except httpx.TimeoutException:
+        except (TimeoutError, httpx.TimeoutException):
             raise HTTPException(504) from None
         except httpx.HTTPError:
             raise HTTPException(502) from None
@@ -58,6 +59,7 @@ from fastapi import Depends
 def make_app(url):
     @asynccontextmanager
     async def life(service):
+        service.state.slots = asyncio.Semaphore(10)
         service.state.partner = httpx.AsyncClient(
             base_url=url,
             timeout=httpx.Timeout(ms(1_000)),
@@ -75,9 +77,12 @@ def make_app(url):
 
     @service.get("/stock/{sku}")
     async def stock(sku: str, client: Annotated[httpx.AsyncClient, Depends(partner)]):
+        deadline = asyncio.get_running_loop().time() + ms(1_000)
         try:
-            answer = await client.get("/stock/" + quote(sku, safe=""))
-        except httpx.TimeoutException as late:
+            async with asyncio.timeout_at(deadline):
+                async with service.state.slots:
+                    answer = await client.get("/stock/" + quote(sku, safe=""))
+        except (TimeoutError, httpx.TimeoutException) as late:
             raise HTTPException(504, "late") from late
         except httpx.TransportError as down:
             raise HTTPException(502, "down") from down
@@ -88,16 +93,27 @@ def make_app(url):
     return service
 """
 
-DEADLINE = changed(
+SUCCESSOR = LIFESPAN.replace("httpx.", "httpx2.")
+
+WAIT_FOR = changed(
     LIFESPAN,
-    ("timeout=ms(1_000)", "timeout=None"),
     (
-        "            answer = await request.state.client.get(url)\n",
-        """            async with asyncio.timeout(ms(1_000)):
+        """            async with asyncio.timeout(ms(1_000)), request.state.slots:
                 answer = await request.state.client.get(url)
 """,
+        """            async def limited():
+                async with request.state.slots:
+                    return await request.state.client.get(url)
+
+            answer = await asyncio.wait_for(limited(), ms(1_000))
+""",
     ),
-    ("httpx.TimeoutException", "TimeoutError"),
+)
+
+POOL = changed(
+    LIFESPAN.replace("httpx.", "httpx2."),
+    ("cookies=jar)", "cookies=jar, limits=httpx2.Limits(max_connections=10))"),
+    (", request.state.slots:", ":"),
 )
 
 CLASS = """
@@ -108,6 +124,7 @@ class Partner:
     async def __aenter__(self):
         jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         self.client = httpx.AsyncClient(base_url=self.url, timeout=ms(1_000), cookies=jar)
+        self.slots = asyncio.BoundedSemaphore(10)
         return self
 
     async def __aexit__(self, *error):
@@ -115,10 +132,12 @@ class Partner:
 
     async def stock(self, sku):
         try:
-            answer = await self.client.get(f"/stock/{quote(sku, safe='')}")
+            async with asyncio.timeout(ms(1_000)):
+                async with self.slots:
+                    answer = await self.client.get(f"/stock/{quote(sku, safe='')}")
             answer.raise_for_status()
-        except httpx.HTTPError as error:
-            late = isinstance(error, httpx.TimeoutException)
+        except (httpx.HTTPError, TimeoutError) as error:
+            late = isinstance(error, httpx.TimeoutException | TimeoutError)
             raise HTTPException(504 if late else 502) from error
         return answer.json()
 
@@ -149,6 +168,9 @@ async def make_app(partner_url):
             transport = httpx.AsyncHTTPTransport()
             client = httpx.AsyncClient(transport=transport, timeout=ms(1_000))
             app.state.client = await stack.enter_async_context(client)
+            app.state.queue = asyncio.Queue()
+            for slot in range(10):
+                app.state.queue.put_nowait(slot)
             client.event_hooks["request"].append(without_cookies)
             yield
 
@@ -156,6 +178,10 @@ async def make_app(partner_url):
         request.headers.pop("cookie", None)
 
     app = FastAPI(lifespan=lifespan)
+
+    @app.exception_handler(TimeoutError)
+    async def too_late(request, error):
+        return JSONResponse({"detail": "late"}, 504)
 
     @app.exception_handler(httpx.HTTPError)
     async def failed(request, error):
@@ -165,7 +191,12 @@ async def make_app(partner_url):
     @app.get("/stock/{sku}")
     async def stock(sku: str):
         url = httpx.URL(partner_url).copy_with(raw_path=f"/stock/{quote(sku, safe='')}".encode())
-        return (await app.state.client.get(url)).raise_for_status().json()
+        async with asyncio.timeout(ms(1_000)):
+            slot = await app.state.queue.get()
+            try:
+                return (await app.state.client.get(url)).raise_for_status().json()
+            finally:
+                app.state.queue.put_nowait(slot)
 
     return app
 """
@@ -173,7 +204,9 @@ async def make_app(partner_url):
 RIGHT = (
     ("the lifespan's state", LIFESPAN),
     ("an attribute of the app, a dependency, a finally", ON_THE_APP),
-    ("a deadline around the call", DEADLINE),
+    ("httpx2", SUCCESSOR),
+    ("wait_for around the slot and the call", WAIT_FOR),
+    ("httpx2 and a pool of ten", POOL),
     ("a class with __aenter__", CLASS),
     ("exception handlers, an exit stack, an async make_app", HANDLERS),
 )
@@ -187,13 +220,15 @@ async def test_a_right_answer_passes_in_any_style(name: str, source: str, writte
 
 
 WITH = """        async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
-            yield {"client": client}
+            yield {"client": client, "slots": asyncio.Semaphore(10)}
 """
 MADE = "httpx.AsyncClient(timeout=ms(1_000), cookies=jar)"
 JAR = "        jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))\n"
-GET = "            answer = await request.state.client.get(url)\n"
+SLOT = "            async with asyncio.timeout(ms(1_000)), request.state.slots:\n"
+YIELD = 'yield {"client": client, "slots": asyncio.Semaphore(10)}'
+GET = "                answer = await request.state.client.get(url)\n"
 RETURN = "            return answer.raise_for_status().json()\n"
-LATE = """        except httpx.TimeoutException:
+LATE = """        except (TimeoutError, httpx.TimeoutException):
             raise HTTPException(504) from None
 """
 FAILED = """        except httpx.HTTPError:
@@ -205,6 +240,11 @@ PASSED = "FastAPI(lifespan=lifespan)"
 def with_client(options: str) -> str:
     """Return the app with other options for its client."""
     return changed(LIFESPAN, (MADE, f"httpx.AsyncClient({options})"))
+
+
+def undated(options: str) -> str:
+    """Return the app with other options for its client, and no deadline around the call."""
+    return changed(with_client(options), ("asyncio.timeout(ms(1_000)), ", ""))
 
 
 WRONG: tuple[tuple[str, str, str], ...] = (
@@ -284,7 +324,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "it never closes the client",
         changed(
             LIFESPAN,
-            (WITH, f"        client = kept[0] = {MADE}\n" + '        yield {"client": client}\n'),
+            (WITH, f"        client = kept[0] = {MADE}\n" + f'        {YIELD}\n'),
             ("\ndef make_app", "\nkept = {}\n\ndef make_app"),
         ),
         "never-closed",
@@ -296,7 +336,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
             (
                 WITH,
                 f"        client = {MADE}\n"
-                + '        yield {"client": client}\n        await client.aclose()\n',
+                + f'        {YIELD}\n        await client.aclose()\n',
             ),
         ),
         "left-open-on-error",
@@ -309,7 +349,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
                 WITH,
                 f"""        client = {MADE}
         try:
-            yield {{"client": client}}
+            {YIELD}
         except Exception:
             await client.aclose()
             raise
@@ -324,8 +364,8 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         changed(
             LIFESPAN,
             (
-                '            yield {"client": client}\n',
-                '            pass\n        yield {"client": client}\n',
+                f'            {YIELD}\n',
+                f'            pass\n        {YIELD}\n',
             ),
         ),
         "closed-too-soon",
@@ -335,7 +375,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         changed(
             LIFESPAN,
             (JAR, ""),
-            (WITH, '        yield {"client": client}\n        await client.aclose()\n'),
+            (WITH, f'        {YIELD}\n        await client.aclose()\n'),
             (
                 "    @asynccontextmanager\n",
                 """    jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
@@ -354,12 +394,12 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "it yields nothing",
-        changed(LIFESPAN, ('yield {"client": client}', "yield")),
+        changed(LIFESPAN, (YIELD, "yield")),
         "lifespan-not-passed",
     ),
     (
         "it yields the client itself",
-        changed(LIFESPAN, ('yield {"client": client}', "yield client")),
+        changed(LIFESPAN, (YIELD, "yield client")),
         "does-not-start",
     ),
     (
