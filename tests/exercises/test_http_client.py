@@ -255,9 +255,9 @@ WRONG: tuple[tuple[str, str, str], ...] = (
             LIFESPAN,
             (
                 GET,
-                """            jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-            async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
-                answer = await client.get(url)
+                """                jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+                async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
+                    answer = await client.get(url)
 """,
             ),
         ),
@@ -282,9 +282,9 @@ WRONG: tuple[tuple[str, str, str], ...] = (
             LIFESPAN,
             (
                 GET,
-                """            if not hasattr(request.state, "own"):
-                request.state.own = httpx.AsyncClient(timeout=ms(1_000))
-            answer = await request.state.own.get(url)
+                """                if not hasattr(request.state, "own"):
+                    request.state.own = httpx.AsyncClient(timeout=ms(1_000))
+                answer = await request.state.own.get(url)
 """,
             ),
         ),
@@ -315,7 +315,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
                 "    @asynccontextmanager\n",
                 "    lock = asyncio.Lock()\n\n    @asynccontextmanager\n",
             ),
-            (GET, "            async with lock:\n    " + GET),
+            (GET, "                async with lock:\n    " + GET),
         ),
         "one-at-a-time",
     ),
@@ -324,7 +324,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "it never closes the client",
         changed(
             LIFESPAN,
-            (WITH, f"        client = kept[0] = {MADE}\n" + f'        {YIELD}\n'),
+            (WITH, f"        client = kept[0] = {MADE}\n" + f"        {YIELD}\n"),
             ("\ndef make_app", "\nkept = {}\n\ndef make_app"),
         ),
         "never-closed",
@@ -335,8 +335,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
             LIFESPAN,
             (
                 WITH,
-                f"        client = {MADE}\n"
-                + f'        {YIELD}\n        await client.aclose()\n',
+                f"        client = {MADE}\n" + f"        {YIELD}\n        await client.aclose()\n",
             ),
         ),
         "left-open-on-error",
@@ -364,8 +363,8 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         changed(
             LIFESPAN,
             (
-                f'            {YIELD}\n',
-                f'            pass\n        {YIELD}\n',
+                f"            {YIELD}\n",
+                f"            pass\n        {YIELD}\n",
             ),
         ),
         "closed-too-soon",
@@ -375,7 +374,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         changed(
             LIFESPAN,
             (JAR, ""),
-            (WITH, f'        {YIELD}\n        await client.aclose()\n'),
+            (WITH, f"        {YIELD}\n        await client.aclose()\n"),
             (
                 "    @asynccontextmanager\n",
                 """    jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
@@ -413,24 +412,25 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "does-not-stop",
     ),
     # -- the time-out
-    ("it has no time-out", with_client("timeout=None, cookies=jar"), "no-timeout"),
-    ("it has httpx's five seconds", with_client("cookies=jar"), "no-timeout"),
-    ("it has the card's 30 s", with_client("timeout=30.0, cookies=jar"), "no-timeout"),
+    ("it has no time-out", undated("timeout=None, cookies=jar"), "no-timeout"),
+    ("it has httpx's five seconds", undated("cookies=jar"), "no-timeout"),
+    ("it has the card's 30 s", undated("timeout=30.0, cookies=jar"), "no-timeout"),
     (
         "it has a time-out to connect only",
-        with_client("timeout=httpx.Timeout(None, connect=ms(1_000)), cookies=jar"),
+        undated("timeout=httpx.Timeout(None, connect=ms(1_000)), cookies=jar"),
         "no-timeout",
     ),
     (
         "it tries again when it was late",
         changed(
             LIFESPAN,
+            ("asyncio.timeout(ms(1_000)), ", ""),
             (
                 GET,
-                """            try:
-                answer = await request.state.client.get(url)
-            except httpx.TimeoutException:
-                answer = await request.state.client.get(url)
+                """                try:
+                    answer = await request.state.client.get(url)
+                except httpx.TimeoutException:
+                    answer = await request.state.client.get(url)
 """,
             ),
         ),
@@ -441,6 +441,76 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "it gives up after half a second",
         with_client("timeout=ms(500), cookies=jar"),
         "gives-up-too-soon",
+    ),
+    # -- a rush
+    (
+        "it has no slots",
+        changed(LIFESPAN, (", request.state.slots:", ":")),
+        "too-many-at-once",
+    ),
+    (
+        "each request has slots of its own",
+        changed(LIFESPAN, (", request.state.slots:", ", asyncio.Semaphore(10):")),
+        "too-many-at-once",
+    ),
+    (
+        "it has twenty slots",
+        changed(LIFESPAN, ("Semaphore(10)", "Semaphore(20)")),
+        "too-many-at-once",
+    ),
+    (
+        "it allows the client twenty connections, and has no slots",
+        changed(
+            with_client("timeout=ms(1_000), cookies=jar, limits=httpx.Limits(max_connections=20)"),
+            (", request.state.slots:", ":"),
+        ),
+        "too-many-at-once",
+    ),
+    (
+        "its deadline begins when it has a slot",
+        changed(
+            LIFESPAN,
+            (
+                "asyncio.timeout(ms(1_000)), request.state.slots",
+                "request.state.slots, asyncio.timeout(ms(1_000))",
+            ),
+        ),
+        "waits-without-end",
+    ),
+    (
+        "it leaves the second to the client, and waits for a slot as long as it takes",
+        undated("timeout=ms(1_000), cookies=jar"),
+        "waits-without-end",
+    ),
+    (
+        "it keeps the slot of a call that failed or was late",
+        changed(
+            LIFESPAN,
+            (
+                SLOT,
+                """            async with asyncio.timeout(ms(1_000)):
+                await request.state.slots.acquire()
+""",
+            ),
+            (RETURN, "            request.state.slots.release()\n" + RETURN),
+        ),
+        "seats-lost",
+    ),
+    (
+        "it has nine slots",
+        changed(LIFESPAN, ("Semaphore(10)", "Semaphore(9)")),
+        "seats-lost",
+    ),
+    (
+        "it lets calls queue inside httpx, and a deadline end them",
+        changed(
+            with_client(
+                "timeout=httpx.Timeout(ms(5_000)), cookies=jar, "
+                "limits=httpx.Limits(max_connections=10)"
+            ),
+            (", request.state.slots:", ":"),
+        ),
+        "seats-lost",
     ),
     # -- failures
     (
@@ -465,7 +535,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "it lets the time-out out",
         changed(
             LIFESPAN,
-            (LATE, "        except ZeroDivisionError:\n            raise\n"),
+            (LATE, ""),
             ("httpx.HTTPError", "httpx.HTTPStatusError"),
         ),
         "wrong-status",
@@ -562,8 +632,7 @@ SURVIVES = (
             (GET, GET + "            request.state.client.cookies.clear()\n"),
         ),
     ),
-    # Only a pool that is full shows it, and a hundred calls that hang would take the check longer
-    # than it may. The calls that hang end after a second, and with them the queue.
+    # The deadline ends that wait too, and the slots see to it that there is none.
     (
         "it waits for a place in the pool without a limit",
         with_client("timeout=httpx.Timeout(ms(1_000), pool=None), cookies=jar"),
