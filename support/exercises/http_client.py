@@ -100,8 +100,8 @@ EXERCISE = Exercise(
             "waits-without-end",
             "starts the deadline after the wait for a slot, or has none around it",
             "The supplier hung, and requests that waited for a slot still had no answer well after "
-            "a second. The second begins when a request comes: which of its waits does your "
-            "deadline cover?",
+            "a second. The second begins when a request comes: look which of its waits your "
+            "deadline covers.",
         ),
         Mistake(
             "seats-lost",
@@ -288,10 +288,10 @@ async def _judge_good_day(
     async def asked(client: httpx.AsyncClient) -> None:
         visit.answers = [await client.get(f"/stock/A{number}") for number in range(IN_TURN)]
         in_turn = server.connections - before
-        for answer in visit.answers:
-            _judge_answer(answer, answer.url.path)
         if in_turn > 1:
             raise EXERCISE.wrong("client-per-call", f"{in_turn} for {IN_TURN} requests")
+        for answer in visit.answers:
+            _judge_answer(answer, answer.url.path)
         for _ in range(TRIES):
             at_once = await _all_at_once(client, supplier)
             visit.peak = supplier.peak_in_flight
