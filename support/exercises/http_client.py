@@ -1,9 +1,9 @@
 """The exercise of lesson 08: one HTTP client for an app, made and closed in its lifespan.
 
 The supplier runs on a real server on this machine, sets a cookie with each answer, and notes those
-that come back. The app is started and stopped three times: on a good day, on a day on which the
-supplier fails, and once to be stopped by an error. Another app gets a supplier that cannot be
-reached.
+that come back. The app is started and stopped four times: on a good day, on a day
+on which the supplier fails, in a rush while it hangs, and once to be stopped by an error. Another
+app gets a supplier that cannot be reached.
 """
 
 import asyncio
@@ -30,6 +30,9 @@ from support.shop.partners import Supplier
 
 IN_TURN = 6
 AT_ONCE = 8
+MOST = 10  # calls that may be with the supplier at once
+RUSH = 25  # requests at once while it hangs
+LONGER = 10  # looks for one call more, once the most are there
 TRIES = 2  # of the requests at once: on a machine that stands still they miss each other
 MEETING = 0.5  # seconds that requests at once get to meet at the supplier
 SLOW = 600  # milliseconds that a supplier may take; it is given up on after 1000
@@ -44,7 +47,7 @@ EXERCISE = Exercise(
     lesson="08",
     check="check_client",
     stub="client-per-call",
-    task="Move an app's HTTP client from the endpoint into the lifespan.",
+    task="Give an app one HTTP client for its life, ten slots, and a second for each request.",
     usual_wrong_prediction=(
         "That a client per call costs a new connection and little else: most of it is reading "
         "certificates, which holds the loop, also for plain http."
@@ -60,11 +63,11 @@ EXERCISE = Exercise(
             "never-closed",
             "makes the client in the lifespan, or at import, and does not close it",
             "The app has stopped, and its connection to the supplier is still open. Close the "
-            "client behind the lifespan's yield: async with does it.",
+            "client after the lifespan's yield: async with does it.",
         ),
         Mistake(
             "closed-too-soon",
-            "yields behind the async with block of the client",
+            "yields after the async with block of the client",
             "The client was closed before the first request came. Yield inside its async with "
             "block, so that the app serves while it is open.",
         ),
@@ -88,10 +91,30 @@ EXERCISE = Exercise(
             "and it has connections for them.",
         ),
         Mistake(
+            "too-many-at-once",
+            "has no semaphore, a new one for each request, or one of another size",
+            "More than ten calls were with the supplier at once. Put a semaphore in front of the "
+            "call, one that all requests share.",
+        ),
+        Mistake(
+            "waits-without-end",
+            "starts the deadline after the wait for a slot, or has none around it",
+            "The supplier hung, and requests that waited for a slot still had no answer well after "
+            "a second. The second begins when a request comes: look which of its waits your "
+            "deadline covers.",
+        ),
+        Mistake(
+            "seats-lost",
+            "lets calls queue inside httpx under a deadline, or keeps a slot that timed out",
+            "After a bad moment of the supplier, ten calls at once are not possible any more. "
+            "Either a slot is never given back, or calls that timed out while they queued inside "
+            "httpx took their connections with them.",
+        ),
+        Mistake(
             "left-open-on-error",
-            "closes the client behind the yield, without async with or finally",
+            "closes the client after the yield, without async with or finally",
             "The app was stopped by an error, and its connection to the supplier is still open: "
-            "what stands behind a plain yield is skipped then. Put the yield into async with, or "
+            "what follows a plain yield is skipped then. Put the yield into async with, or "
             "into try, and close the client in finally.",
         ),
         Mistake(
@@ -112,8 +135,8 @@ EXERCISE = Exercise(
             "no-timeout",
             "sets timeout=None, or leaves more than a second",
             "The supplier said nothing, and the app was still waiting well after a second: when a "
-            "partner hangs, so do all your requests. Give the client timeout=ms(1_000), and answer "
-            "504 to httpx.TimeoutException.",
+            "partner hangs, so do all your requests. Put a deadline of ms(1_000) around the call, "
+            "and answer 504 when it fires.",
         ),
         Mistake(
             "gives-up-too-soon",
@@ -125,14 +148,15 @@ EXERCISE = Exercise(
             "failure-as-answer",
             "returns what the supplier says, whatever its status",
             "The supplier answered 503, and the app answered 200: callers and monitoring take the "
-            "error for stock. Call raise_for_status(), and answer 502 to httpx.HTTPError.",
+            "error for stock. Call raise_for_status(), and answer 502 to the library's HTTPError.",
         ),
         Mistake(
             "wrong-status",
             "lets the client's errors out, or maps them to another status",
             "A failure of the supplier got another status than it should have: callers and alerts "
             "tell your bugs (500) from a partner that failed (502) and one that is late (504). "
-            "Catch httpx.TimeoutException first, then httpx.HTTPError.",
+            "Catch time-outs first (TimeoutError, and the library's TimeoutException), then its "
+            "HTTPError.",
         ),
         Mistake(
             "wrong-answer",
@@ -147,8 +171,8 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "does-not-stop",
-            "has a lifespan that raises or waits behind its yield",
-            "The app does not stop: what stands behind its lifespan's yield raises an error, or "
+            "has a lifespan that raises or waits after its yield",
+            "The app does not stop: what follows its lifespan's yield raises an error, or "
             "waits for ever.",
         ),
     ),
@@ -203,12 +227,14 @@ async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
 
     It is called as ``make_app(partner_url)`` with the address of a supplier on a real server on
     this machine, and returns a FastAPI app with ``GET /stock/{sku}``. The app is started, called
-    and stopped three times, the last time by an error. It passes if
+    and stopped four times, the last time by an error. It passes if
 
     - it answers what the supplier answers, requests in turn over one connection and requests at
       once at the same time;
     - a sku reaches the supplier whole, and no cookie of its answers comes back to it;
     - a supplier that fails or cannot be reached is a 502, one that says nothing for a second a 504;
+    - in a rush, no more than ten calls are with a supplier that hangs, each request has an answer
+      after a second, and ten at once are possible afterwards;
     - a second start works, and after each stop no connection is open.
 
     ``limit`` is how long the app may take in all, in seconds; 15 unless given.
@@ -227,6 +253,7 @@ async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
             await _judge_bad_day(sandbox, app, server, supplier)
             if watched.cookies:
                 raise EXERCISE.wrong("cookies-shared", watched.cookies[0])
+            await _judge_rush(sandbox, app, supplier)
             await _judge_stop_by_error(sandbox, app, server)
             await _judge_unreachable(sandbox, make_app)
         finally:
@@ -234,7 +261,8 @@ async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
             await sandbox.stop()
     return (
         f"{IN_TURN} requests in turn over one connection, {AT_ONCE} at once without waiting for "
-        "each other, failures told apart, and nothing open after three starts and stops."
+        f"each other, {MOST} at most, each answered in a second, failures told apart, nothing open "
+        "after four starts and stops."
     )
 
 
@@ -260,10 +288,10 @@ async def _judge_good_day(
     async def asked(client: httpx.AsyncClient) -> None:
         visit.answers = [await client.get(f"/stock/A{number}") for number in range(IN_TURN)]
         in_turn = server.connections - before
-        for answer in visit.answers:
-            _judge_answer(answer, answer.url.path)
         if in_turn > 1:
             raise EXERCISE.wrong("client-per-call", f"{in_turn} for {IN_TURN} requests")
+        for answer in visit.answers:
+            _judge_answer(answer, answer.url.path)
         for _ in range(TRIES):
             at_once = await _all_at_once(client, supplier)
             visit.peak = supplier.peak_in_flight
@@ -315,6 +343,46 @@ async def _judge_bad_day(
     _judge_status("a supplier that fails", visit.statuses["failing"], 502)
     _judge_status("a supplier that says nothing", visit.statuses["hanging"], 504)
     await _judge_closed(server, "never-closed")
+
+
+async def _judge_rush(sandbox: Sandbox, app: FastAPI, supplier: Supplier) -> None:
+    """Start the app again, and let many requests meet a supplier that hangs, then a healthy one."""
+    visit = _Visit()
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        await client.get("/stock/A")
+        supplier.reset()
+        supplier.hang = True
+        async with asyncio.TaskGroup() as group:
+            for number in range(RUSH):
+                group.create_task(_status_of(client, f"C{number}", visit))
+            visit.peak = await _crowd_at(supplier)
+        supplier.hang = False
+        for _ in range(TRIES):
+            visit.answers = await _all_at_once(client, supplier, MOST)
+            if supplier.peak_in_flight == MOST:
+                break
+
+    _judge_ended(await sandbox.run(lambda: _visited(app, visit, asked)), visit)
+    if visit.peak > MOST:
+        raise EXERCISE.wrong("too-many-at-once", f"{visit.peak} of {RUSH} requests")
+    if None in visit.statuses.values():
+        raise EXERCISE.wrong("waits-without-end")
+    if supplier.peak_in_flight < MOST or not all(one.is_success for one in visit.answers):
+        raise EXERCISE.wrong("seats-lost", f"{supplier.peak_in_flight} of {MOST} at once")
+    for status in visit.statuses.values():
+        _judge_status("a request that has waited for a second", status, 504)
+
+
+async def _crowd_at(supplier: Supplier) -> int:
+    """Return how many calls come to a supplier that hangs, before any of them is given up on."""
+    for _ in range(PATIENCE):
+        if supplier.peak_in_flight >= MOST:
+            break
+        await asyncio.sleep(ms(TICK) / 2)
+    for _ in range(LONGER):
+        await asyncio.sleep(ms(TICK) / 2)
+    return supplier.peak_in_flight
 
 
 async def _judge_stop_by_error(sandbox: Sandbox, app: FastAPI, server: LoopbackServer) -> None:
@@ -387,15 +455,17 @@ async def _status_of(client: httpx.AsyncClient, sku: str, visit: _Visit) -> None
         visit.statuses[sku] = asking.result().status_code if error is None else 500
 
 
-async def _all_at_once(client: httpx.AsyncClient, supplier: Supplier) -> list[httpx.Response]:
+async def _all_at_once(
+    client: httpx.AsyncClient, supplier: Supplier, number: int = AT_ONCE
+) -> list[httpx.Response]:
     """Ask while the supplier keeps each call waiting, until all have met there or time is up."""
     supplier.reset()
     supplier.hang = True
     async with asyncio.TaskGroup() as group:
-        calls = [group.create_task(client.get(f"/stock/B{number}")) for number in range(AT_ONCE)]
+        calls = [group.create_task(client.get(f"/stock/B{n}")) for n in range(number)]
         try:
             for _ in range(LOOKS):
-                if supplier.peak_in_flight == AT_ONCE:
+                if supplier.peak_in_flight >= number:
                     break
                 await asyncio.sleep(MEETING / LOOKS)
         finally:

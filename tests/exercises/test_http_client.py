@@ -33,7 +33,7 @@ def make_app(partner_url):
     async def lifespan(app):
         jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
-            yield {"client": client}
+            yield {"client": client, "slots": asyncio.Semaphore(10)}
 
     app = FastAPI(lifespan=lifespan)
 
@@ -41,9 +41,10 @@ def make_app(partner_url):
     async def stock(sku: str, request: Request):
         url = f"{partner_url}/stock/{quote(sku, safe='')}"
         try:
-            answer = await request.state.client.get(url)
+            async with asyncio.timeout(ms(1_000)), request.state.slots:
+                answer = await request.state.client.get(url)
             return answer.raise_for_status().json()
-        except httpx.TimeoutException:
+        except (TimeoutError, httpx.TimeoutException):
             raise HTTPException(504) from None
         except httpx.HTTPError:
             raise HTTPException(502) from None
@@ -58,6 +59,7 @@ from fastapi import Depends
 def make_app(url):
     @asynccontextmanager
     async def life(service):
+        service.state.slots = asyncio.Semaphore(10)
         service.state.partner = httpx.AsyncClient(
             base_url=url,
             timeout=httpx.Timeout(ms(1_000)),
@@ -75,9 +77,12 @@ def make_app(url):
 
     @service.get("/stock/{sku}")
     async def stock(sku: str, client: Annotated[httpx.AsyncClient, Depends(partner)]):
+        deadline = asyncio.get_running_loop().time() + ms(1_000)
         try:
-            answer = await client.get("/stock/" + quote(sku, safe=""))
-        except httpx.TimeoutException as late:
+            async with asyncio.timeout_at(deadline):
+                async with service.state.slots:
+                    answer = await client.get("/stock/" + quote(sku, safe=""))
+        except (TimeoutError, httpx.TimeoutException) as late:
             raise HTTPException(504, "late") from late
         except httpx.TransportError as down:
             raise HTTPException(502, "down") from down
@@ -88,16 +93,27 @@ def make_app(url):
     return service
 """
 
-DEADLINE = changed(
+SUCCESSOR = LIFESPAN.replace("httpx.", "httpx2.")
+
+WAIT_FOR = changed(
     LIFESPAN,
-    ("timeout=ms(1_000)", "timeout=None"),
     (
-        "            answer = await request.state.client.get(url)\n",
-        """            async with asyncio.timeout(ms(1_000)):
+        """            async with asyncio.timeout(ms(1_000)), request.state.slots:
                 answer = await request.state.client.get(url)
 """,
+        """            async def limited():
+                async with request.state.slots:
+                    return await request.state.client.get(url)
+
+            answer = await asyncio.wait_for(limited(), ms(1_000))
+""",
     ),
-    ("httpx.TimeoutException", "TimeoutError"),
+)
+
+POOL = changed(
+    LIFESPAN.replace("httpx.", "httpx2."),
+    ("cookies=jar)", "cookies=jar, limits=httpx2.Limits(max_connections=10))"),
+    (", request.state.slots:", ":"),
 )
 
 CLASS = """
@@ -108,6 +124,7 @@ class Partner:
     async def __aenter__(self):
         jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         self.client = httpx.AsyncClient(base_url=self.url, timeout=ms(1_000), cookies=jar)
+        self.slots = asyncio.BoundedSemaphore(10)
         return self
 
     async def __aexit__(self, *error):
@@ -115,10 +132,12 @@ class Partner:
 
     async def stock(self, sku):
         try:
-            answer = await self.client.get(f"/stock/{quote(sku, safe='')}")
+            async with asyncio.timeout(ms(1_000)):
+                async with self.slots:
+                    answer = await self.client.get(f"/stock/{quote(sku, safe='')}")
             answer.raise_for_status()
-        except httpx.HTTPError as error:
-            late = isinstance(error, httpx.TimeoutException)
+        except (httpx.HTTPError, TimeoutError) as error:
+            late = isinstance(error, httpx.TimeoutException | TimeoutError)
             raise HTTPException(504 if late else 502) from error
         return answer.json()
 
@@ -149,6 +168,9 @@ async def make_app(partner_url):
             transport = httpx.AsyncHTTPTransport()
             client = httpx.AsyncClient(transport=transport, timeout=ms(1_000))
             app.state.client = await stack.enter_async_context(client)
+            app.state.queue = asyncio.Queue()
+            for slot in range(10):
+                app.state.queue.put_nowait(slot)
             client.event_hooks["request"].append(without_cookies)
             yield
 
@@ -156,6 +178,10 @@ async def make_app(partner_url):
         request.headers.pop("cookie", None)
 
     app = FastAPI(lifespan=lifespan)
+
+    @app.exception_handler(TimeoutError)
+    async def too_late(request, error):
+        return JSONResponse({"detail": "late"}, 504)
 
     @app.exception_handler(httpx.HTTPError)
     async def failed(request, error):
@@ -165,7 +191,12 @@ async def make_app(partner_url):
     @app.get("/stock/{sku}")
     async def stock(sku: str):
         url = httpx.URL(partner_url).copy_with(raw_path=f"/stock/{quote(sku, safe='')}".encode())
-        return (await app.state.client.get(url)).raise_for_status().json()
+        async with asyncio.timeout(ms(1_000)):
+            slot = await app.state.queue.get()
+            try:
+                return (await app.state.client.get(url)).raise_for_status().json()
+            finally:
+                app.state.queue.put_nowait(slot)
 
     return app
 """
@@ -173,7 +204,9 @@ async def make_app(partner_url):
 RIGHT = (
     ("the lifespan's state", LIFESPAN),
     ("an attribute of the app, a dependency, a finally", ON_THE_APP),
-    ("a deadline around the call", DEADLINE),
+    ("httpx2", SUCCESSOR),
+    ("wait_for around the slot and the call", WAIT_FOR),
+    ("httpx2 and a pool of ten", POOL),
     ("a class with __aenter__", CLASS),
     ("exception handlers, an exit stack, an async make_app", HANDLERS),
 )
@@ -187,13 +220,15 @@ async def test_a_right_answer_passes_in_any_style(name: str, source: str, writte
 
 
 WITH = """        async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
-            yield {"client": client}
+            yield {"client": client, "slots": asyncio.Semaphore(10)}
 """
 MADE = "httpx.AsyncClient(timeout=ms(1_000), cookies=jar)"
 JAR = "        jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))\n"
-GET = "            answer = await request.state.client.get(url)\n"
+SLOT = "            async with asyncio.timeout(ms(1_000)), request.state.slots:\n"
+YIELD = 'yield {"client": client, "slots": asyncio.Semaphore(10)}'
+GET = "                answer = await request.state.client.get(url)\n"
 RETURN = "            return answer.raise_for_status().json()\n"
-LATE = """        except httpx.TimeoutException:
+LATE = """        except (TimeoutError, httpx.TimeoutException):
             raise HTTPException(504) from None
 """
 FAILED = """        except httpx.HTTPError:
@@ -207,6 +242,11 @@ def with_client(options: str) -> str:
     return changed(LIFESPAN, (MADE, f"httpx.AsyncClient({options})"))
 
 
+def undated(options: str) -> str:
+    """Return the app with other options for its client, and no deadline around the call."""
+    return changed(with_client(options), ("asyncio.timeout(ms(1_000)), ", ""))
+
+
 WRONG: tuple[tuple[str, str, str], ...] = (
     # -- one client
     (
@@ -215,9 +255,9 @@ WRONG: tuple[tuple[str, str, str], ...] = (
             LIFESPAN,
             (
                 GET,
-                """            jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-            async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
-                answer = await client.get(url)
+                """                jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+                async with httpx.AsyncClient(timeout=ms(1_000), cookies=jar) as client:
+                    answer = await client.get(url)
 """,
             ),
         ),
@@ -242,9 +282,9 @@ WRONG: tuple[tuple[str, str, str], ...] = (
             LIFESPAN,
             (
                 GET,
-                """            if not hasattr(request.state, "own"):
-                request.state.own = httpx.AsyncClient(timeout=ms(1_000))
-            answer = await request.state.own.get(url)
+                """                if not hasattr(request.state, "own"):
+                    request.state.own = httpx.AsyncClient(timeout=ms(1_000))
+                answer = await request.state.own.get(url)
 """,
             ),
         ),
@@ -275,7 +315,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
                 "    @asynccontextmanager\n",
                 "    lock = asyncio.Lock()\n\n    @asynccontextmanager\n",
             ),
-            (GET, "            async with lock:\n    " + GET),
+            (GET, "                async with lock:\n    " + GET),
         ),
         "one-at-a-time",
     ),
@@ -284,7 +324,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "it never closes the client",
         changed(
             LIFESPAN,
-            (WITH, f"        client = kept[0] = {MADE}\n" + '        yield {"client": client}\n'),
+            (WITH, f"        client = kept[0] = {MADE}\n" + f"        {YIELD}\n"),
             ("\ndef make_app", "\nkept = {}\n\ndef make_app"),
         ),
         "never-closed",
@@ -295,8 +335,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
             LIFESPAN,
             (
                 WITH,
-                f"        client = {MADE}\n"
-                + '        yield {"client": client}\n        await client.aclose()\n',
+                f"        client = {MADE}\n" + f"        {YIELD}\n        await client.aclose()\n",
             ),
         ),
         "left-open-on-error",
@@ -309,7 +348,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
                 WITH,
                 f"""        client = {MADE}
         try:
-            yield {{"client": client}}
+            {YIELD}
         except Exception:
             await client.aclose()
             raise
@@ -324,8 +363,8 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         changed(
             LIFESPAN,
             (
-                '            yield {"client": client}\n',
-                '            pass\n        yield {"client": client}\n',
+                f"            {YIELD}\n",
+                f"            pass\n        {YIELD}\n",
             ),
         ),
         "closed-too-soon",
@@ -335,7 +374,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         changed(
             LIFESPAN,
             (JAR, ""),
-            (WITH, '        yield {"client": client}\n        await client.aclose()\n'),
+            (WITH, f"        {YIELD}\n        await client.aclose()\n"),
             (
                 "    @asynccontextmanager\n",
                 """    jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
@@ -354,12 +393,12 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "it yields nothing",
-        changed(LIFESPAN, ('yield {"client": client}', "yield")),
+        changed(LIFESPAN, (YIELD, "yield")),
         "lifespan-not-passed",
     ),
     (
         "it yields the client itself",
-        changed(LIFESPAN, ('yield {"client": client}', "yield client")),
+        changed(LIFESPAN, (YIELD, "yield client")),
         "does-not-start",
     ),
     (
@@ -373,24 +412,28 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "does-not-stop",
     ),
     # -- the time-out
-    ("it has no time-out", with_client("timeout=None, cookies=jar"), "no-timeout"),
-    ("it has httpx's five seconds", with_client("cookies=jar"), "no-timeout"),
-    ("it has the card's 30 s", with_client("timeout=30.0, cookies=jar"), "no-timeout"),
+    ("it has no time-out", undated("timeout=None, cookies=jar"), "no-timeout"),
+    ("it has httpx's five seconds", undated("cookies=jar"), "no-timeout"),
+    ("it has the card's 30 s", undated("timeout=30.0, cookies=jar"), "no-timeout"),
     (
         "it has a time-out to connect only",
-        with_client("timeout=httpx.Timeout(None, connect=ms(1_000)), cookies=jar"),
+        undated("timeout=httpx.Timeout(None, connect=ms(1_000)), cookies=jar"),
         "no-timeout",
     ),
     (
-        "it tries again when it was late",
+        "it tries twice more when it was late",
         changed(
             LIFESPAN,
+            ("asyncio.timeout(ms(1_000)), ", ""),
             (
                 GET,
-                """            try:
-                answer = await request.state.client.get(url)
-            except httpx.TimeoutException:
-                answer = await request.state.client.get(url)
+                """                for attempt in range(3):
+                    try:
+                        answer = await request.state.client.get(url)
+                        break
+                    except httpx.TimeoutException:
+                        if attempt == 2:
+                            raise
 """,
             ),
         ),
@@ -401,6 +444,76 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "it gives up after half a second",
         with_client("timeout=ms(500), cookies=jar"),
         "gives-up-too-soon",
+    ),
+    # -- a rush
+    (
+        "it has no slots",
+        changed(LIFESPAN, (", request.state.slots:", ":")),
+        "too-many-at-once",
+    ),
+    (
+        "each request has slots of its own",
+        changed(LIFESPAN, (", request.state.slots:", ", asyncio.Semaphore(10):")),
+        "too-many-at-once",
+    ),
+    (
+        "it has twenty slots",
+        changed(LIFESPAN, ("Semaphore(10)", "Semaphore(20)")),
+        "too-many-at-once",
+    ),
+    (
+        "it allows the client twenty connections, and has no slots",
+        changed(
+            with_client("timeout=ms(1_000), cookies=jar, limits=httpx.Limits(max_connections=20)"),
+            (", request.state.slots:", ":"),
+        ),
+        "too-many-at-once",
+    ),
+    (
+        "its deadline begins when it has a slot",
+        changed(
+            LIFESPAN,
+            (
+                "asyncio.timeout(ms(1_000)), request.state.slots",
+                "request.state.slots, asyncio.timeout(ms(1_000))",
+            ),
+        ),
+        "waits-without-end",
+    ),
+    (
+        "it leaves the second to the client, and waits for a slot as long as it takes",
+        undated("timeout=ms(1_000), cookies=jar"),
+        "waits-without-end",
+    ),
+    (
+        "it keeps the slot of a call that failed or was late",
+        changed(
+            LIFESPAN,
+            (
+                SLOT,
+                """            async with asyncio.timeout(ms(1_000)):
+                await request.state.slots.acquire()
+""",
+            ),
+            (RETURN, "            request.state.slots.release()\n" + RETURN),
+        ),
+        "seats-lost",
+    ),
+    (
+        "it has nine slots",
+        changed(LIFESPAN, ("Semaphore(10)", "Semaphore(9)")),
+        "seats-lost",
+    ),
+    (
+        "it lets calls queue inside httpx, and a deadline end them",
+        changed(
+            with_client(
+                "timeout=httpx.Timeout(ms(5_000)), cookies=jar, "
+                "limits=httpx.Limits(max_connections=10)"
+            ),
+            (", request.state.slots:", ":"),
+        ),
+        "seats-lost",
     ),
     # -- failures
     (
@@ -425,7 +538,7 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "it lets the time-out out",
         changed(
             LIFESPAN,
-            (LATE, "        except ZeroDivisionError:\n            raise\n"),
+            (LATE, ""),
             ("httpx.HTTPError", "httpx.HTTPStatusError"),
         ),
         "wrong-status",
@@ -522,8 +635,7 @@ SURVIVES = (
             (GET, GET + "            request.state.client.cookies.clear()\n"),
         ),
     ),
-    # Only a pool that is full shows it, and a hundred calls that hang would take the check longer
-    # than it may. The calls that hang end after a second, and with them the queue.
+    # The deadline ends that wait too, and the slots see to it that there is none.
     (
         "it waits for a place in the pool without a limit",
         with_client("timeout=httpx.Timeout(ms(1_000), pool=None), cookies=jar"),
