@@ -35,9 +35,8 @@ def tallest(drafts: list[Draft]) -> Draft:
 
 
 @pytest.fixture
-def draft() -> Draft:
-    lessons = Project.here().lessons()
-    return tallest([Draft(lesson, read_notebook(lesson.path)) for lesson in lessons])
+def drafts() -> list[Draft]:
+    return [Draft(lesson, read_notebook(lesson.path)) for lesson in Project.here().lessons()]
 
 
 def walk(page: Page) -> dict[int, dict[str, Any]]:
@@ -66,8 +65,9 @@ def go_on_until(page: Page, there: Locator) -> None:
 
 
 def test_every_slide_fits_and_the_estimate_is_right(
-    open_slides: Callable[[str], Page], draft: Draft
+    open_slides: Callable[[str], Page], drafts: list[Draft]
 ) -> None:
+    draft = tallest(drafts)
     page = open_slides(draft.lesson.path.name)
     seen = walk(page)
     estimates = [slide.height for slide in slide_show(draft)]
@@ -83,8 +83,9 @@ def test_every_slide_fits_and_the_estimate_is_right(
 
 
 def test_the_speaker_sees_the_notes_and_the_room_does_not(
-    open_slides: Callable[[str], Page], draft: Draft
+    open_slides: Callable[[str], Page], drafts: list[Draft]
 ) -> None:
+    draft = tallest([draft for draft in drafts if draft.notes])
     page = open_slides(draft.lesson.path.name)
     note = page.locator("aside.notes")
     expect(note).to_have_count(len(draft.notes))
@@ -100,9 +101,9 @@ def test_the_speaker_sees_the_notes_and_the_room_does_not(
 
 def test_a_cell_runs_inside_its_slide(open_slides: Callable[[str], Page]) -> None:
     page = open_slides("00_start_here.ipynb")
-    code = page.locator(f"{PRESENT} .jp-CodeCell")
+    code = page.locator(f"{PRESENT} .jp-CodeCell .cm-content:visible")  # set-up starts folded
     go_on_until(page, code)
-    code.first.locator(".cm-content").click()
+    code.first.click()
     page.keyboard.press("ControlOrMeta+a")
     page.keyboard.insert_text("print('this runs', 6 * 7)")
     page.keyboard.press("Shift+Enter")
