@@ -143,7 +143,7 @@ def test_ci_runs_the_commands_of_the_readme_and_each_of_its_parts(course: Projec
     assert COMMANDS[1] in script
     parts = sorted(path.name for path in (course.root / ".ci").iterdir() if path.name != "run")
     assert parts
-    assert [part for part in parts if f"step 'bash .ci/{part}'" not in script] == []
+    assert [part for part in parts if f"bash .ci/{part}'" not in script] == []
 
 
 def test_conda_installs_this_project_as_tested_and_names_nothing_else(course: Project) -> None:
