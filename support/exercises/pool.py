@@ -25,6 +25,7 @@ from support.exercises.checking import check, require_function
 from support.exercises.sandbox import Sandbox
 from support.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from support.lab.units import ms
+from support.shop.pools import Seats
 
 WORKERS: Final = 4
 DEPLOYED: Final = 1  # workers that a deploy starts before an old one has stopped
@@ -156,31 +157,10 @@ async def check_pool_settings(make_engine: Any, *, limit: float | None = None) -
     return await check(functools.partial(_judge, make=make_engine), limit=limit)
 
 
-class _Server:
-    """A database that counts its connections, those of all workers together.
-
-    It refuses those above ``seats``; None is no limit.
-    """
-
-    def __init__(self) -> None:
-        self.seats: int | None = None
-        self.taken = 0
-        self.refused = 0
-
-    def admit(self, *_: object) -> None:
-        if self.seats is not None and self.taken >= self.seats:
-            self.refused += 1
-            raise ConnectionRefusedError("too many clients already")
-        self.taken += 1
-
-    def leave(self, *_: object) -> None:
-        self.taken -= 1
-
-
 class _Worker:
     """One engine under load: what it opens, and how many hold a connection or were sent away."""
 
-    def __init__(self, engine: AsyncEngine, pool: QueuePool, server: _Server) -> None:
+    def __init__(self, engine: AsyncEngine, pool: QueuePool, server: Seats) -> None:
         self.engine = engine
         self.pool = pool
         self.tries = 0
@@ -190,13 +170,9 @@ class _Worker:
         self.sent_away = 0
         self._holders: set[asyncio.Task[Any] | None] = set()
         self._changed = asyncio.Event()
-        for name, heard in (
-            ("do_connect", self._tries),
-            ("do_connect", server.admit),
-            ("connect", self._opens),
-            ("close", server.leave),
-        ):
-            event.listen(engine.sync_engine, name, heard)
+        event.listen(engine.sync_engine, "do_connect", self._tries)
+        server.watch(engine)
+        event.listen(engine.sync_engine, "connect", self._opens)
 
     def _tries(self, *_: object) -> None:
         self.tries += 1
@@ -283,7 +259,7 @@ async def _judge(sandbox: Sandbox, *, make: Any) -> str:
         url = URL.create("sqlite+aiosqlite", database=str(path)).render_as_string()
         try:
             (await sandbox.run(lambda: _make_engines(make, url, engines))).result()
-            server = _Server()
+            server = Seats()
             workers = [_Worker(one, _queue_pool(one), server) for one in engines]
             _judge_settings([worker.pool for worker in workers])
             (await sandbox.run(lambda: _load(workers, server))).result()
@@ -351,7 +327,7 @@ def _judge_settings(pools: list[QueuePool]) -> None:
         raise EXERCISE.wrong("reconnects", f"pool_recycle is {pools[0]._recycle}")
 
 
-async def _load(workers: list[_Worker], server: _Server) -> None:
+async def _load(workers: list[_Worker], server: Seats) -> None:
     first, *others = workers[:WORKERS]
     deployed = workers[WORKERS:]
     async with _standing_still([first], CROWD) as crowd:
@@ -361,7 +337,7 @@ async def _load(workers: list[_Worker], server: _Server) -> None:
         groups = math.ceil(RUSH / capacity)
         if groups > WAITS:
             raise EXERCISE.wrong("too-few-connections", f"groups of {capacity} make {groups} waits")
-        server.seats = SEATS - RESERVED
+        server.limit = SEATS - RESERVED
         each = f"({first.pool.size()} + {capacity - first.pool.size()})"
         of = f"of {SEATS} less {RESERVED}"
         async with _standing_still(others, CROWD) as more:
@@ -369,7 +345,7 @@ async def _load(workers: list[_Worker], server: _Server) -> None:
                 detail = f"{WORKERS} × {each} are {WORKERS * capacity}, {of}"
                 raise EXERCISE.wrong("too-many-connections", detail)
             async with _standing_still(deployed, CROWD) as most:
-                if server.refused or server.taken + OPERATORS > server.seats:
+                if server.refused or server.taken + OPERATORS > server.limit:
                     count = WORKERS + DEPLOYED
                     detail = f"{count} × {each} are {count * capacity}, and {OPERATORS} more, {of}"
                     raise EXERCISE.wrong("no-room-left", detail)

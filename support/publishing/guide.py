@@ -113,9 +113,7 @@ def _lesson_lines(drafts: list[Draft], exercises: dict[str, Exercise]) -> Iterat
         yield f"{minutes(draft)} minutes" + (f", and {more} for the exercise." if more else ".")
         yield ""
         yield from _questions(draft)
-        for note in draft.notes:
-            yield f"**While you show it:** {note['source'].removeprefix(PRESENTING)}"
-            yield ""
+        yield from _notes(draft)
         exercise = exercises.get(draft.lesson.number)
         if exercise is not None:
             yield from _exercise_lines(exercise)
@@ -131,6 +129,11 @@ def _deeper_lines(draft: Draft) -> Iterator[str]:
         if section.title not in draft.skeleton:
             yield f"- {_cell(section.title)}"
     yield ""
+    yield from _notes(draft)
+
+
+def _notes(draft: Draft) -> Iterator[str]:
+    """Yield what the lesson's notes for the speaker say."""
     for note in draft.notes:
         yield f"**While you show it:** {note['source'].removeprefix(PRESENTING)}"
         yield ""

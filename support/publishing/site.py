@@ -57,9 +57,8 @@ STYLE = """\
 .bd-article table { display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
 .bd-article img { max-width: 100%; height: auto; }
 .bd-article code { overflow-wrap: anywhere; }
-html, body { overflow-x: clip; }
-.bd-article, .bd-article h1, .bd-article h2 { overflow-wrap: anywhere; }
-.bd-article .cell_output, .bd-article .cell_output > * { max-width: 100%; overflow-x: auto; }
+/* The theme keeps each word of inline code in one line. */
+.bd-article code.literal .pre { white-space: pre-wrap; }
 """
 
 

@@ -10,7 +10,7 @@ import httpx
 
 from support.shop import Shop, open_shop
 from support.shop.letter_book import make_letter_table
-from support.shop.partners import Mailer
+from support.shop.partners import Mailer, in_this_process
 
 PEOPLE: Final = 50
 REFUSED: Final = (6, 30, 43)
@@ -56,9 +56,7 @@ async def open_mailing(*, latency: float, slow: float) -> Mailing:
     return Mailing(
         shop=shop,
         mailer=mailer,
-        letters=httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=mailer.app), base_url="http://mailer"
-        ),
+        letters=in_this_process(mailer, "http://mailer"),
         address={user.id: user.email for user in people},
         names=names,
     )

@@ -16,8 +16,9 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from support.shop.log_lines import only_handler
 from support.shop.models import OutboxMessage, utc_now
-from support.shop.partners import Mailer
+from support.shop.partners import Mailer, in_this_process
 
 PATIENCE: Final = 20.0  # seconds in which a wait for letters gives up
 RUSH: Final = ("", "last answer after", "last mail after", "letters at once")
@@ -42,8 +43,7 @@ def open_mailer(*, latency: float) -> tuple[Mailer, httpx.AsyncClient]:
     Close the client in the end.
     """
     mailer = Mailer(latency=latency)
-    transport = httpx.ASGITransport(mailer.app)
-    return mailer, httpx.AsyncClient(transport=transport, base_url="http://mail.test")
+    return mailer, in_this_process(mailer, "http://mail.test")
 
 
 class Effects:
@@ -81,9 +81,7 @@ class Reports(logging.Handler):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.records: list[logging.LogRecord] = []
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [self]
-        logger.propagate = False
+        only_handler(name, self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record."""

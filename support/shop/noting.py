@@ -1,28 +1,9 @@
-"""What lesson 10's layers and sessions do, noted in one list in the order in which it happens."""
+"""What lesson 10's sessions and cache do, noted in one list in the order in which it happens."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-
-
-class _Noting(logging.Handler):
-    def __init__(self, note: Callable[[str], object]) -> None:
-        super().__init__()
-        self._note = note
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._note(record.getMessage())
-
-
-def note_log(name: str, note: Callable[[str], object]) -> logging.Logger:
-    """Return the logger called ``name``; ``note`` alone gets its messages, from INFO on."""
-    logger = logging.getLogger(name)
-    logger.handlers[:] = [_Noting(note)]
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-    return logger
 
 
 def noting_sessions(engine: AsyncEngine, note: Callable[[str], object]) -> async_sessionmaker[Any]:

@@ -31,15 +31,21 @@ async def open_pool(size: int, *, round_trip: float = 0.0, **options: Any) -> Sh
 class Seats:
     """Counts the connections of every engine that it watches, as one server would.
 
-    ``taken`` is how many are open. One more than ``limit`` is refused as PostgreSQL does, with a
-    ConnectionRefusedError at the one who connects.
+    One more than ``limit`` is refused as PostgreSQL does, with a ConnectionRefusedError at the one
+    who connects.
+
+    Attributes:
+        limit: how many may be open; None for no limit. It may change.
+        taken: how many are open.
+        refused: how many were refused.
     """
 
-    def __init__(self, limit: int) -> None:
-        if limit < 1:
-            raise ValueError(f"limit is {limit!r}; it must be 1 or more")
+    def __init__(self, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit!r}; it must be 1 or more, or None")
         self.limit = limit
         self.taken = 0
+        self.refused = 0
 
     def watch(self, engine: AsyncEngine) -> None:
         """Count what ``engine`` opens and closes from now on."""
@@ -47,7 +53,8 @@ class Seats:
         event.listen(engine.sync_engine, "close", self._leave)
 
     def _admit(self, *_: Any) -> None:
-        if self.taken == self.limit:
+        if self.limit is not None and self.taken >= self.limit:
+            self.refused += 1
             raise ConnectionRefusedError("sorry, too many clients already")
         self.taken += 1
 

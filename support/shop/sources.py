@@ -14,7 +14,6 @@ import httpx
 from sqlalchemy import text
 
 from support.shop import Shop, open_shop
-from support.shop.partners import Partner
 
 Source = Callable[[str], Awaitable[list[str]]]
 
@@ -39,12 +38,6 @@ async def index_products(shop: Shop) -> None:
     async with shop.engine.begin() as connection:
         await connection.execute(text("CREATE VIRTUAL TABLE product_index USING fts5(name)"))
         await connection.execute(text("INSERT INTO product_index SELECT name FROM products"))
-
-
-def in_this_process(partner: Partner) -> httpx.AsyncClient:
-    """Return a client that calls the partner's app without a socket. It holds nothing open."""
-    transport = httpx.ASGITransport(partner.app)
-    return httpx.AsyncClient(transport=transport, base_url="http://partner")
 
 
 def database_source(shop: Shop) -> Source:

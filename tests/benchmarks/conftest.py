@@ -1,17 +1,16 @@
 """What all benchmarks share: a table of figures with their targets, shown and then asserted."""
 
-import ast
 import math
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import nbformat
 import pytest
 
 from support.project import Project
-from support.publishing.draft import TOP_LEVEL_AWAIT
+from support.publishing.cells import definitions_of, imports_of
+from support.publishing.notebooks import read_notebook
 
 
 @dataclass
@@ -64,24 +63,6 @@ def figures(
     return opened
 
 
-def _definitions(source: str) -> str:
-    """Return the functions, classes and constants of a cell, without what it runs."""
-
-    def is_kept(one: ast.stmt) -> bool:
-        if isinstance(one, ast.Assign):
-            return all(isinstance(to, ast.Name) and to.id.isupper() for to in one.targets)
-        return isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-
-    cell = compile(source, "<cell>", "exec", flags=TOP_LEVEL_AWAIT)
-    return "\n".join(ast.unparse(one) for one in cell.body if is_kept(one))
-
-
-def _imports(source: str) -> str:
-    """Return the imports of a set-up cell, which may also open what its lesson needs."""
-    nodes = ast.walk(ast.parse(source))
-    return "\n".join(ast.unparse(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom))
-
-
 @pytest.fixture(scope="session")
 def names_of() -> Callable[..., dict[str, Any]]:
     """Return a function that runs cells of a lesson by their ids and returns the names they set.
@@ -93,14 +74,14 @@ def names_of() -> Callable[..., dict[str, Any]]:
     def run(
         number: str, cells: Iterable[str], *, definitions_only: bool = False, **names: Any
     ) -> dict[str, Any]:
-        notebook = nbformat.read(Project.here().lesson(number).path, as_version=4)
+        notebook = read_notebook(Project.here().lesson(number).path)
         sources = {cell["id"]: cell["source"] for cell in notebook["cells"]}
         for cell in cells:
             source = sources[cell]
             if cell == "setup":
-                source = _imports(source)
+                source = imports_of(source)
             elif definitions_only:
-                source = _definitions(source)
+                source = definitions_of(source)
             exec(source, names)
         return names
 

@@ -10,7 +10,7 @@ import pytest
 
 from support.lab import compare, ms
 from support.lab.units import PACE_VARIABLE
-from support.shop.beside import requests_to
+from support.stages.beside import requests_to
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from support.lab import compare
-from support.shop.partners import Mailer
+from support.shop.partners import Mailer, in_this_process
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
@@ -62,8 +62,7 @@ async def test_a_gathered_campaign_takes_the_longest_wait(
         for user_id in everyone:
             await lesson["send_notifications_safe"]([user_id], "We moved.")
 
-    transport = httpx.ASGITransport(app=mailer.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://mailer") as letters:
+    async with in_this_process(mailer) as letters:
         lesson["letters"] = letters
         calls = {
             "one at a time": one_at_a_time,

@@ -10,11 +10,10 @@ from typing import Any
 
 import aiometer
 import anyio
-import httpx
 import pytest
 
 from support.lab import Comparison, compare, peak_memory
-from support.shop.partners import Supplier
+from support.shop.partners import Supplier, in_this_process
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
@@ -59,8 +58,7 @@ def batches_of(lesson: dict[str, Any]) -> dict[str, Callable[..., Any]]:
 
 async def test_the_headline_is_bound_by_its_waits(lesson: dict[str, Any], figures: Any) -> None:
     supplier = Supplier(latency=WAIT, degrade_above=AT_ONCE, degradation=DEGRADATION)
-    transport = httpx.ASGITransport(supplier.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://supplier.test") as client:
+    async with in_this_process(supplier) as client:
 
         async def stock(number: int) -> Any:
             return (await client.get(f"/stock/SKU-{number}")).json()["available"]

@@ -12,11 +12,10 @@ import pytest
 
 from support.lab import compare
 from support.shop import open_shop
-from support.shop.partners import SearchEngine
+from support.shop.partners import SearchEngine, in_this_process
 from support.shop.sources import (
     ExternalServiceError,
     Source,
-    in_this_process,
     index_products,
     search_sources,
 )

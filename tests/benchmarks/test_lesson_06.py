@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.lab import compare
-from support.shop import exports
+from support.stages import exports
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

@@ -10,8 +10,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from support.project import Project
+from support.project import Lesson, Project
 from support.publishing.guide import write_guide
+from support.publishing.notebooks import read_notebook
+from support.publishing.saved import outputs
 from support.publishing.site import build_site
 
 pytestmark = pytest.mark.browser
@@ -90,8 +92,15 @@ def test_nobody_is_kept_out(open_page: OpenPage, colours: str) -> None:
     assert found == []
 
 
+def pictures_in(lesson: Lesson) -> int:
+    """Return how many pictures the lesson's saved outputs hold."""
+    saved = outputs(read_notebook(lesson.path))
+    return sum("image/png" in output.get("data", {}) for _, output in saved)
+
+
 def test_every_picture_is_drawn_and_has_words(open_page: OpenPage) -> None:
     page = open_page("index")
+    saved = {lesson.name: pictures_in(lesson) for lesson in Project.here().lessons()}
     drawn = 0
     for name in PAGES:
         page.goto(page.url.rpartition("/")[0] + f"/{name}.html")
@@ -102,6 +111,7 @@ def test_every_picture_is_drawn_and_has_words(open_page: OpenPage) -> None:
         assert 0 not in sizes, name
         alts = pictures.evaluate_all("all => all.map(one => one.alt.trim())")
         assert all(alts), f"{name} has a picture without words"
+        assert len(sizes) == saved.get(name, len(sizes)), name
         drawn += len(sizes)
     assert drawn >= 3 * (len(PAGES) - 2)
 

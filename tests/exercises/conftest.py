@@ -1,60 +1,23 @@
 """The cells of the exercises, read from the notebooks."""
 
-import ast
-import inspect
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import nbformat
 import pytest
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-
-Run = Callable[[str], Awaitable[Any]]
+from support.project import Project
+from support.publishing.cells import imports_of, run_cell
+from support.publishing.draft import tags
+from support.publishing.notebooks import read_notebook
 
 
 def notebook_cell(lesson: str, tag: str) -> str:
     """Return the source of the one cell of the lesson that has the tag."""
-    cells = [
-        cell["source"]
-        for path in sorted(NOTEBOOKS.glob(f"{lesson}_*.ipynb"))
-        if not path.stem.endswith("_deeper")
-        for cell in nbformat.read(path, as_version=4)["cells"]
-        if tag in cell["metadata"].get("tags", ())
-    ]
+    notebook = read_notebook(Project.here().lesson(lesson).path)
+    cells = [cell["source"] for cell in notebook["cells"] if tag in tags(cell)]
     assert len(cells) == 1, f"lesson {lesson} has {len(cells)} cells tagged {tag}"
     return cells[0]
-
-
-async def run_cell(source: str, names: dict[str, Any], file: str = "<cell>") -> Any:
-    """Run a cell as a notebook does, awaits included; return the value of its last expression."""
-    body = ast.parse(source).body
-    value = None
-    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
-    await _run(compile(ast.Module(body, []), file, "exec", flags=FLAGS), names)
-    if isinstance(last, ast.Expr):
-        value = await _run(compile(ast.Expression(last.value), file, "eval", flags=FLAGS), names)
-    return value
-
-
-async def _run(code: Any, names: dict[str, Any]) -> Any:
-    value = eval(code, names)
-    if code.co_flags & inspect.CO_COROUTINE:
-        value = await value
-    return value
-
-
-def imports_of(source: str) -> str:
-    """Return the import statements of a cell: a lesson's set-up does more than import."""
-    imports = [
-        node
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
-    return "\n".join(map(ast.unparse, imports))
 
 
 @pytest.fixture

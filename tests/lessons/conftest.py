@@ -1,17 +1,14 @@
 """Cells of the lessons, run without a notebook: what lessons ship is attacked here."""
 
-import ast
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from support.project import Project
-from support.publishing.draft import TOP_LEVEL_AWAIT, tags
+from support.publishing.cells import definitions_of, imports_of, run_cell
+from support.publishing.draft import tags
 from support.publishing.notebooks import read_notebook
-
-FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 class Cells:
@@ -28,31 +25,19 @@ class Cells:
         Of the set-up cell only the imports run. Raises KeyError when the lesson has no such cell.
         """
         for identity in identities:
-            cell = self._cells[identity]
-            source = cell["source"]
-            if "setup" in tags(cell):
-                source = imports_of(source)
-            value = eval(compile(source, f"<{identity}>", "exec", flags=FLAGS), self.names)
-            if inspect.iscoroutine(value):
-                await value
+            await run_cell(self._source(identity), self.names, f"<{identity}>")
         return self.names
 
     async def define(self, *identities: str) -> dict[str, Any]:
-        """Run only what cells import and define, classes and functions, and return the names."""
+        """Run only what cells import and define, without what they run, and return the names."""
         for identity in identities:
-            cell = self._cells[identity]
-            source = imports_of(cell["source"]) if "setup" in tags(cell) else cell["source"]
-            tree = compile(source, identity, "exec", TOP_LEVEL_AWAIT)
-            kept = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef
-            body: list[ast.stmt] = [n for n in tree.body if isinstance(n, kept | ast.ClassDef)]
-            exec(compile(ast.Module(body, []), f"<{identity}>", "exec"), self.names)
+            definitions = definitions_of(self._source(identity))
+            await run_cell(definitions, self.names, f"<{identity}>")
         return self.names
 
-
-def imports_of(source: str) -> str:
-    """Return the import statements of a cell."""
-    kinds = (ast.Import, ast.ImportFrom)
-    return "\n".join(ast.unparse(n) for n in ast.walk(ast.parse(source)) if isinstance(n, kinds))
+    def _source(self, identity: str) -> str:
+        cell = self._cells[identity]
+        return imports_of(cell["source"]) if "setup" in tags(cell) else cell["source"]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fastapi import HTTPException
 
 from support.exercises.supplier import PRICES, prices_of, summarise
 from support.lab import in_process, ms, xray
-from support.shop.beside import SlowSupplier, requests_to, two_processes, watched
+from support.stages.beside import SlowSupplier, requests_to, two_processes, watched
 
 pytestmark = pytest.mark.anyio
 

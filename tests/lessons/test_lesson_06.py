@@ -21,7 +21,7 @@ from support.lab import caught_leaks, leave, ms, serve, until
 from support.lab.units import PACE_VARIABLE
 from support.project import Project
 from support.publishing.notebooks import read_notebook
-from support.shop import exports
+from support.stages import exports
 
 pytestmark = pytest.mark.anyio
 

@@ -44,15 +44,20 @@ async def rush(client: Any, number: int) -> Counter[int]:
     return Counter(answer.status_code for answer in await asyncio.gather(*calls))
 
 
+async def recovers(supplier: Supplier, client: Any) -> None:
+    """Let the supplier answer again, and find that ten calls are in flight at once."""
+    supplier.hang = False
+    supplier.reset()
+    supplier.latency = ms(200)
+    assert await rush(client, 10) == {200: 10}
+    assert supplier.peak_in_flight == 10
+
+
 async def test_after_a_bad_moment_all_ten_seats_are_there(supplied: Any) -> None:
     supplier = Supplier(hang=True)
     async with supplied(supplier) as client:
         assert await rush(client, 30) == {504: 30}
-        supplier.hang = False
-        supplier.reset()
-        supplier.latency = ms(200)
-        assert await rush(client, 10) == {200: 10}
-        assert supplier.peak_in_flight == 10
+        await recovers(supplier, client)
 
 
 async def test_callers_who_leave_while_they_wait_take_no_seat_along(supplied: Any) -> None:
@@ -64,11 +69,7 @@ async def test_callers_who_leave_while_they_wait_take_no_seat_along(supplied: An
             for call in calls:
                 call.cancel()
             await asyncio.wait(calls)
-        supplier.hang = False
-        supplier.reset()
-        supplier.latency = ms(200)
-        assert await rush(client, 10) == {200: 10}
-        assert supplier.peak_in_flight == 10
+        await recovers(supplier, client)
 
 
 async def test_a_partner_that_fails_or_hangs_or_babbles_is_told_apart(supplied: Any) -> None:

@@ -257,40 +257,40 @@ async def test_across_a_network_no_moment_to_leave_keeps_the_lock(
 # ---------------------------------------------------------------- the second helping
 
 
+@pytest.fixture
+async def deeper(cells_of: Opens, redis: CourseRedis) -> AsyncGenerator[Any]:
+    """The second helping's cells, over a Redis and a ledger."""
+    lesson = cells_of("09_deeper")
+    async with open_shop() as shop:
+        lesson.names |= {"redis": redis, "ledger": await open_ledger(shop)}
+        await lesson.run("setup")
+        yield lesson
+
+
 @pytest.mark.parametrize("last", ["late", "prompt"])
 @pytest.mark.parametrize("fence", ["database-fence", "compare-set-late"])
 async def test_a_late_writer_loses_nothing(
-    cells_of: Opens, redis: CourseRedis, fence: str, last: Any
+    deeper: Any, redis: CourseRedis, fence: str, last: Any
 ) -> None:
-    lesson = cells_of("09_deeper")
-    async with open_shop() as shop:
-        ledger = await open_ledger(shop)
-        lesson.names |= {"redis": redis, "ledger": ledger}
-        await lesson.run("setup")
-        await lesson.define(fence)
-        names = lesson.names
-        begin, finish = names.get("begin", names.get("read")), names.get("finish")
-        books = await two_holders(redis, ledger, begin, finish or names["set_if_same"], last=last)
-        assert books == (1, 1)
+    names = await deeper.define(fence)
+    begin, finish = names.get("begin", names.get("read")), names.get("finish")
+    end = finish or names["set_if_same"]
+    assert await two_holders(redis, names["ledger"], begin, end, last=last) == (1, 1)
 
 
 async def test_the_shipped_fence_refuses_whoever_was_overtaken(
-    cells_of: Opens, redis: CourseRedis
+    deeper: Any, redis: CourseRedis
 ) -> None:
-    lesson = cells_of("09_deeper")
-    async with open_shop() as shop:
-        ledger = await open_ledger(shop)
-        lesson.names |= {"redis": redis, "ledger": ledger}
-        await lesson.run("setup")
-        await lesson.define("database-ship")
-        order_id = await ledger.new_order()
-        late = asyncio.create_task(lesson.names["process_fenced"](order_id))
-        overtaken = 0
-        while not overtaken:  # somebody else begins as soon as it has its number
-            overtaken = await ledger.write(order_id, FENCE == 1, fence=2)
-            await asyncio.sleep(0)
-        assert isinstance(await told(late), lesson.names["LateWriter"])
-        assert not await redis.exists(f"order:{order_id}")
+    names = await deeper.define("database-ship")
+    ledger = names["ledger"]
+    order_id = await ledger.new_order()
+    late = asyncio.create_task(names["process_fenced"](order_id))
+    overtaken = 0
+    while not overtaken:  # somebody else begins as soon as it has its number
+        overtaken = await ledger.write(order_id, FENCE == 1, fence=2)
+        await asyncio.sleep(0)
+    assert isinstance(await told(late), names["LateWriter"])
+    assert not await redis.exists(f"order:{order_id}")
 
 
 @pytest.mark.parametrize("inside", ["acquire", "release"])

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from support.lab import in_process
-from support.shop.beside import SlowSupplier, answers_to, in_own_loop, requests_to, watched
+from support.stages.beside import SlowSupplier, answers_to, in_own_loop, requests_to, watched
 
 pytestmark = pytest.mark.anyio
 
