@@ -25,7 +25,7 @@ def test_a_cell_run_before_the_set_up_cell_gets_one_sentence_and_other_errors_th
     early, zero, started, late, division = errors(
         "await shop.warm()",
         "1 / 0",
-        "from support.lab.session import start; start()",
+        "from looplab.lab.session import start; start()",
         "await shop.warm()",
         "1 / 0",
     )
@@ -42,5 +42,5 @@ def test_a_cell_run_before_the_set_up_cell_gets_one_sentence_and_other_errors_th
 
 @pytest.mark.parametrize("heavy", ["fastapi", "matplotlib", "sqlalchemy", "httpx"])
 def test_a_kernel_starts_without_importing_the_course(heavy: str) -> None:
-    program = f"import sys, support.kernel; sys.exit({heavy!r} in sys.modules)"
+    program = f"import sys, looplab.kernel; sys.exit({heavy!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

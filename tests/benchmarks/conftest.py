@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from support.project import Project
-from support.publishing.cells import definitions_of, imports_of
-from support.publishing.notebooks import read_notebook
+from looplab.project import Project
+from looplab.publishing.cells import definitions_of, imports_of
+from looplab.publishing.notebooks import read_notebook
 
 
 @dataclass

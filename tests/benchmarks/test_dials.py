@@ -8,9 +8,9 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
-from support.project import Lesson, Project
-from support.publishing.draft import tags
-from support.publishing.notebooks import read_notebook
+from looplab.project import Lesson, Project
+from looplab.publishing.draft import tags
+from looplab.publishing.notebooks import read_notebook
 
 pytestmark = pytest.mark.benchmark
 
@@ -20,7 +20,7 @@ import sys as _sys
 import time as _time
 
 _lines = []
-for _name, _dial in _sys.modules["support.lab.dial"]._open.items():
+for _name, _dial in _sys.modules["looplab.lab.dial"]._open.items():
     for _text, _value in _dial.buttons.options:
         _began = _time.perf_counter()
         await _dial.turn(_value)

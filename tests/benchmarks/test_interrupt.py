@@ -13,7 +13,7 @@ pytestmark = pytest.mark.benchmark
 
 ENDS_WITHIN = 2.0  # seconds
 ROUNDS = 5
-SET_UP = "import asyncio; from support.lab import start; start()"
+SET_UP = "import asyncio; from looplab.lab import start; start()"
 CELLS = {
     "a cell that only awaits": "print('here'); await asyncio.sleep(600)",
     "a cell whose tasks await": (

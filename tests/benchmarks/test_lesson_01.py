@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from support.lab import compare, ms
-from support.lab.units import PACE_VARIABLE
-from support.stages.beside import requests_to
+from looplab.lab import compare, ms
+from looplab.lab.units import PACE_VARIABLE
+from looplab.stages.beside import requests_to
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

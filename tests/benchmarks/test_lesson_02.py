@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from support.lab import compare
-from support.shop import open_shop
+from looplab.lab import compare
+from looplab.shop import open_shop
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

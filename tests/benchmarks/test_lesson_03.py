@@ -8,8 +8,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from support.lab import compare
-from support.shop.partners import Mailer, in_this_process
+from looplab.lab import compare
+from looplab.shop.partners import Mailer, in_this_process
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

@@ -12,8 +12,8 @@ import aiometer
 import anyio
 import pytest
 
-from support.lab import Comparison, compare, peak_memory
-from support.shop.partners import Supplier, in_this_process
+from looplab.lab import Comparison, compare, peak_memory
+from looplab.shop.partners import Supplier, in_this_process
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 import pytest
 
-from support.lab import compare
-from support.shop import open_shop
-from support.shop.partners import SearchEngine, in_this_process
-from support.shop.sources import (
+from looplab.lab import compare
+from looplab.shop import open_shop
+from looplab.shop.partners import SearchEngine, in_this_process
+from looplab.shop.sources import (
     ExternalServiceError,
     Source,
     index_products,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.lab import compare
-from support.stages import exports
+from looplab.lab import compare
+from looplab.stages import exports
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

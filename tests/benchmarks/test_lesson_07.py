@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.pool import NullPool
 
-from support.lab import compare, span
-from support.shop import Shop, open_shop
-from support.shop.models import User
+from looplab.lab import compare, span
+from looplab.shop import Shop, open_shop
+from looplab.shop.models import User
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from support.lab import compare, serve
-from support.shop.partners import Supplier
+from looplab.lab import compare, serve
+from looplab.shop.partners import Supplier
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

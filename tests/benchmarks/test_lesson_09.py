@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio.lock import Lock
 from redis.exceptions import RedisError
 
-from support.lab import Comparison, compare
-from support.shop.redis import CourseRedis, open_redis
+from looplab.lab import Comparison, compare
+from looplab.shop.redis import CourseRedis, open_redis
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

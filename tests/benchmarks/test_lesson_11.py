@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from support.lab import compare, peak_memory
-from support.shop import Shop, open_shop
+from looplab.lab import compare, peak_memory
+from looplab.shop import Shop, open_shop
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

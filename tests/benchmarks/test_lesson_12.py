@@ -11,8 +11,8 @@ import pytest
 from blinker import Signal
 from pyee.asyncio import AsyncIOEventEmitter
 
-from support.lab import compare, ms
-from support.shop.newcomers import running
+from looplab.lab import compare, ms
+from looplab.shop.newcomers import running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

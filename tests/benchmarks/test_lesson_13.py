@@ -9,9 +9,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from support.lab import LoadReport
-from support.lab.display import collected
-from support.project import Project
+from looplab.lab import LoadReport
+from looplab.lab.display import collected
+from looplab.project import Project
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from nbclient import NotebookClient
 
-from support.lab.units import PACE_VARIABLE
-from support.project import Lesson, Project
-from support.publishing.notebooks import read_notebook
+from looplab.lab.units import PACE_VARIABLE
+from looplab.project import Lesson, Project
+from looplab.publishing.notebooks import read_notebook
 
 pytestmark = [
     pytest.mark.benchmark,

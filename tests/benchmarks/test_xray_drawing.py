@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from support.lab import display
-from support.lab.display import show_picture
-from support.lab.xray import show_xray, xray
+from looplab.lab import display
+from looplab.lab.display import show_picture
+from looplab.lab.xray import show_xray, xray
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

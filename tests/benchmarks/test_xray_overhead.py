@@ -35,8 +35,8 @@ import yappi
 from fastapi import FastAPI
 from viztracer import VizTracer
 
-from support.lab.clients import LoopbackServer, in_process, serve
-from support.lab.xray import xray
+from looplab.lab.clients import LoopbackServer, in_process, serve
+from looplab.lab.xray import xray
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from support.project import Project
+from looplab.project import Project
 
 pytestmark = pytest.mark.browser
 

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from support.project import Project
+from looplab.project import Project
 
 pytestmark = pytest.mark.browser
 

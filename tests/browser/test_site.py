@@ -10,11 +10,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from support.project import Lesson, Project
-from support.publishing.guide import write_guide
-from support.publishing.notebooks import read_notebook
-from support.publishing.saved import outputs
-from support.publishing.site import build_site
+from looplab.project import Lesson, Project
+from looplab.publishing.guide import write_guide
+from looplab.publishing.notebooks import read_notebook
+from looplab.publishing.saved import outputs
+from looplab.publishing.site import build_site
 
 pytestmark = pytest.mark.browser
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from support.project import Project
-from support.publishing.draft import Draft
-from support.publishing.notebooks import read_notebook
-from support.publishing.rules.slides import ROOM, SLIDE_HEIGHT, slide_show
+from looplab.project import Project
+from looplab.publishing.draft import Draft
+from looplab.publishing.notebooks import read_notebook
+from looplab.publishing.rules.slides import ROOM, SLIDE_HEIGHT, slide_show
 
 pytestmark = pytest.mark.browser
 

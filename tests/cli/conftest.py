@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from support.project import Project
+from looplab.project import Project
 
 PYPROJECT = '[project]\nname = "tiny"\ndependencies = ["typer", "sqlalchemy[asyncio]"]\n'
 

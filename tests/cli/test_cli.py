@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from support import workbook
-from support.cli import app
-from support.project import Project
-from support.pythons import TESTED
+from looplab import workbook
+from looplab.cli import app
+from looplab.project import Project
+from looplab.pythons import TESTED
 
 runner = CliRunner()
 
@@ -152,7 +152,7 @@ def test_the_version_is_that_of_pyproject() -> None:
 
 def test_a_python_too_old_is_one_sentence_before_anything_is_imported() -> None:
     older = (
-        "import sys; sys.version_info = (3, 10, 2); sys.modules['typer'] = None; import support.cli"
+        "import sys; sys.version_info = (3, 10, 2); sys.modules['typer'] = None; import looplab.cli"
     )
     ended = subprocess.run(
         [sys.executable, "-c", older], capture_output=True, text=True, check=False
@@ -163,7 +163,7 @@ def test_a_python_too_old_is_one_sentence_before_anything_is_imported() -> None:
 
 @pytest.mark.parametrize("package", ["typer", "nbformat", "packaging"])
 def test_a_missing_package_is_one_sentence(package: str) -> None:
-    blocked = f"import sys; sys.modules[{package!r}] = None; import support.cli"
+    blocked = f"import sys; sys.modules[{package!r}] = None; import looplab.cli"
     ended = subprocess.run(
         [sys.executable, "-c", blocked], capture_output=True, text=True, check=False
     )

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from support.project import Project
+from looplab.project import Project
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="sends signals to a process group, which Windows has not"
 )
 
-COURSE = "import sys; from pathlib import Path; from support.project import Project; \
+COURSE = "import sys; from pathlib import Path; from looplab.project import Project; \
 root = Path(sys.argv.pop(1)); Project.here = classmethod(lambda cls: Project(root)); \
-from support.cli import app; app()"
+from looplab.cli import app; app()"
 
 
 NEWS_SETTINGS = "/lab/api/settings/@jupyterlab/apputils-extension:notification"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.machine import (
+from looplab.machine import (
     check_machine,
     check_pace,
     check_packages,
@@ -17,8 +17,8 @@ from support.machine import (
     check_python,
     check_temporary_directory,
 )
-from support.project import CourseError, Project
-from support.pythons import NEWEST, OLDEST, TESTED
+from looplab.project import CourseError, Project
+from looplab.pythons import NEWEST, OLDEST, TESTED
 
 
 @pytest.fixture

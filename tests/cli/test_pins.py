@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from support import pins
-from support.project import CourseError, Project
+from looplab import pins
+from looplab.project import CourseError, Project
 
 PYPROJECT = """\
 [project]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-import support.project
-from support.project import CourseError, Project
+import looplab.project
+from looplab.project import CourseError, Project
 
 
 def test_lessons_stand_in_order_and_other_notebooks_are_not_lessons(project: Project) -> None:
@@ -72,13 +72,13 @@ def test_a_course_without_lessons_says_so(tmp_path: Path) -> None:
 
 
 def test_this_checkout_is_found() -> None:
-    assert (Project.here().root / "support" / "project.py").samefile(support.project.__file__)
+    assert (Project.here().root / "support/looplab/project.py").samefile(looplab.project.__file__)
 
 
 def test_an_installation_without_notebooks_says_how_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(support.project, "__file__", str(tmp_path / "support" / "project.py"))
+    monkeypatch.setattr(looplab.project, "__file__", str(tmp_path / "support/looplab/project.py"))
     with pytest.raises(
         CourseError, match=r"no notebooks folder .* pip install -c constraints\.txt -e \."
     ):

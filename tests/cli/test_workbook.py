@@ -6,9 +6,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from support.project import CourseError, Project
-from support.publishing.notebooks import read_notebook, recorded_hash, sources_hash
-from support.workbook import fill_workbook, lab_arguments, reset_lesson
+from looplab.project import CourseError, Project
+from looplab.publishing.notebooks import read_notebook, recorded_hash, sources_hash
+from looplab.workbook import fill_workbook, lab_arguments, reset_lesson
 
 
 def edit(path: Path, source: str) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.project import Project
+from looplab.project import Project
 
 
 @pytest.fixture(scope="session")

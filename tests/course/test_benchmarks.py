@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from support.project import Project
-from support.publishing.draft import bound_names, parsed
-from support.publishing.notebooks import read_notebook
+from looplab.project import Project
+from looplab.publishing.draft import bound_names, parsed
+from looplab.publishing.notebooks import read_notebook
 
 BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("test_lesson_*.py"))
 

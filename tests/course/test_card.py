@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from support.project import Project
-from support.publishing.index import read_index
-from support.publishing.notebooks import read_notebook
+from looplab.project import Project
+from looplab.publishing.index import read_index
+from looplab.publishing.notebooks import read_notebook
 
 NAMES = 38
 """Public names on the card, counted once by hand."""

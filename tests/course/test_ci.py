@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.project import Project
+from looplab.project import Project
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="runs bash and programs of Linux")
 

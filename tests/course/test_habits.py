@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pre_commit.clientlib import load_config
 
-from support.project import Project
+from looplab.project import Project
 
 ENTRY = re.compile(r"^## \[(?P<version>[^\]]+)\] - (?P<date>\S+)$", re.MULTILINE)
 KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}

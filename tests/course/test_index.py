@@ -9,14 +9,14 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from support.project import Lesson, Project
-from support.publishing.draft import Draft, linked_lessons
-from support.publishing.index import duration, index_faults
-from support.publishing.markdown import links, prose
-from support.publishing.notebooks import read_notebook
-from support.publishing.readme import PICTURE, picture_faults
-from support.publishing.rules.wording import SLIPPERY
-from support.pythons import NEWEST, OLDEST, TESTED
+from looplab.project import Lesson, Project
+from looplab.publishing.draft import Draft, linked_lessons
+from looplab.publishing.index import duration, index_faults
+from looplab.publishing.markdown import links, prose
+from looplab.publishing.notebooks import read_notebook
+from looplab.publishing.readme import PICTURE, picture_faults
+from looplab.publishing.rules.wording import SLIPPERY
+from looplab.pythons import NEWEST, OLDEST, TESTED
 
 ROW = re.compile(
     r"^\|\s*\[[^\]]+\]\(notebooks/(?P<name>\w+)\.ipynb\)[^|]*\|(?P<rest>.*)\|\s*$", re.M

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from support.project import Project
+from looplab.project import Project
 
+LAB, SHOP, STAGES = "looplab.lab", "looplab.shop", "looplab.stages"
+EXERCISES, PUBLISHING = "looplab.exercises", "looplab.publishing"
 PARTS = {
-    "support/lab": {"support.shop", "support.stages", "support.exercises", "support.publishing"},
-    "support/shop": {"support.lab", "support.stages", "support.exercises", "support.publishing"},
-    "support/stages": {"support.exercises", "support.publishing"},
-    "support/exercises": {"support.stages", "support.publishing"},
-    "support": {"notebooks"},
+    "support/looplab/lab": {SHOP, STAGES, EXERCISES, PUBLISHING},
+    "support/looplab/shop": {LAB, STAGES, EXERCISES, PUBLISHING},
+    "support/looplab/stages": {EXERCISES, PUBLISHING},
+    "support/looplab/exercises": {STAGES, PUBLISHING},
+    "support/looplab": {"notebooks"},
 }
 
 
@@ -46,7 +48,7 @@ def test_a_part_imports_nothing_that_it_must_not_know_of(course: Project, part: 
 def test_an_import_is_seen_wherever_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text(
-        "import os.path\nfrom support import shop\n"
-        "def late():\n    from support.lab.units import ms as milliseconds\n"
+        "import os.path\nfrom looplab import shop\n"
+        "def late():\n    from looplab.lab.units import ms as milliseconds\n"
     )
-    assert imported(path) == {"os.path", "support.shop", "support.lab.units.ms"}
+    assert imported(path) == {"os.path", "looplab.shop", "looplab.lab.units.ms"}

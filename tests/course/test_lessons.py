@@ -2,13 +2,13 @@
 
 import pytest
 
-from support.project import LESSON_NAME, Lesson, Project
-from support.publishing.check import check, lesson_faults
-from support.publishing.draft import Draft
-from support.publishing.notebooks import notebook_text, read_notebook
-from support.publishing.rules import RULES
-from support.publishing.rules.rule import Rule
-from support.publishing.saved import saved_faults
+from looplab.project import LESSON_NAME, Lesson, Project
+from looplab.publishing.check import check, lesson_faults
+from looplab.publishing.draft import Draft
+from looplab.publishing.notebooks import notebook_text, read_notebook
+from looplab.publishing.rules import RULES
+from looplab.publishing.rules.rule import Rule
+from looplab.publishing.saved import saved_faults
 
 
 def test_what_is_saved_is_sound(lesson: Lesson) -> None:

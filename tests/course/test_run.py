@@ -10,9 +10,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from support.project import Project
+from looplab.project import Project
 
-SET_UP = "import asyncio\nfrom support.lab import claim, nothing_left_behind, start\nstart()"
+SET_UP = "import asyncio\nfrom looplab.lab import claim, nothing_left_behind, start\nstart()"
 LAST = "await nothing_left_behind()"
 RED = {
     "a_false_claim": "claim('one is two', 1 == 2, one=1)",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from support.exercises.blocking import EXERCISE, check_blocking
-from support.exercises.supplier import fetch_prices, prices_of, summarise, watched
+from looplab.exercises.blocking import EXERCISE, check_blocking
+from looplab.exercises.supplier import fetch_prices, prices_of, summarise, watched
 
 pytestmark = pytest.mark.anyio
 
@@ -560,7 +560,7 @@ async def report(sku):
     (
         "an answer without any call, made up beforehand",
         """
-from support.exercises.supplier import prices_of
+from looplab.exercises.supplier import prices_of
 known = {
     sku: summarise(prices_of(sku)) for sku in ("clock-3", "lamp-7", "desk-2", "vase-5", "rug-11")
 }

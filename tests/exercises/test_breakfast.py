@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.exercises.breakfast import EXERCISE, check_breakfast
+from looplab.exercises.breakfast import EXERCISE, check_breakfast
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from support.exercises.capstone import DIAGNOSES, EXERCISE, check_capstone
-from support.exercises.capstone import RIGHT as RIGHT_WORD
+from looplab.exercises.capstone import DIAGNOSES, EXERCISE, check_capstone
+from looplab.exercises.capstone import RIGHT as RIGHT_WORD
 
 pytestmark = pytest.mark.anyio
 
@@ -743,7 +743,7 @@ def test_every_mistake_of_the_exercise_is_made_here() -> None:
 
 
 async def test_visitors_who_wait_for_one_who_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("support.exercises.capstone.PATIENCE", 50)
+    monkeypatch.setattr("looplab.exercises.capstone.PATIENCE", 50)
 
     class Followers(LeaderLeaves):
         async def ask(self, currency: str) -> float:

@@ -6,8 +6,8 @@ from importlib import import_module
 
 import pytest
 
-from support.exercises.catalogue import EXERCISES
-from support.exercises.verdicts import ANY_EXERCISE, Verdict
+from looplab.exercises.catalogue import EXERCISES
+from looplab.exercises.verdicts import ANY_EXERCISE, Verdict
 
 pytestmark = pytest.mark.anyio
 

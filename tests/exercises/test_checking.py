@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from support.exercises import checking, sandbox
-from support.exercises.checking import check, require_function
-from support.exercises.sandbox import Sandbox
-from support.exercises.verdicts import Verdict
+from looplab.exercises import checking, sandbox
+from looplab.exercises.checking import check, require_function
+from looplab.exercises.sandbox import Sandbox
+from looplab.exercises.verdicts import Verdict
 
 pytestmark = pytest.mark.anyio
 

@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from support.exercises import clerk
-from support.shop import open_shop
-from support.shop.ledger import open_ledger
-from support.shop.redis import open_redis, serve_redis
+from looplab.exercises import clerk
+from looplab.shop import open_shop
+from looplab.shop.ledger import open_ledger
+from looplab.shop.redis import open_redis, serve_redis
 
 pytestmark = pytest.mark.anyio
 

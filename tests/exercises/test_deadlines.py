@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.exercises.deadlines import EXERCISE, check_page
+from looplab.exercises.deadlines import EXERCISE, check_page
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from support.exercises import draining
-from support.exercises.draining import EXERCISE, check_worker
+from looplab.exercises import draining
+from looplab.exercises.draining import EXERCISE, check_worker
 
 pytestmark = pytest.mark.anyio
 

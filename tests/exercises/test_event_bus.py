@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.exercises.event_bus import EXERCISE, check_event_bus
+from looplab.exercises.event_bus import EXERCISE, check_event_bus
 
 pytestmark = pytest.mark.anyio
 

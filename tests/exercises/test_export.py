@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select, tuple_
 
-from support.exercises.export import EXERCISE, check_export
-from support.shop.models import User
-from support.shop.repositories import UserRepository
+from looplab.exercises.export import EXERCISE, check_export
+from looplab.shop.models import User
+from looplab.shop.repositories import UserRepository
 
 pytestmark = pytest.mark.anyio
 

@@ -16,10 +16,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from support.exercises import containment, watchdog
-from support.exercises.checking import check
-from support.exercises.sandbox import Sandbox
-from support.exercises.verdicts import Verdict
+from looplab.exercises import containment, watchdog
+from looplab.exercises.checking import check
+from looplab.exercises.sandbox import Sandbox
+from looplab.exercises.verdicts import Verdict
 
 pytestmark = pytest.mark.anyio
 

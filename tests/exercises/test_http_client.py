@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from support.exercises.http_client import EXERCISE, check_client
-from support.lab.units import PACE_VARIABLE
+from looplab.exercises.http_client import EXERCISE, check_client
+from looplab.lab.units import PACE_VARIABLE
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from support.project import Project
+from looplab.project import Project
 
 KERNEL_SECONDS = 120
 
@@ -17,10 +17,10 @@ SET_UP = """
 import asyncio, signal, sys, time, anyio
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from support.exercises.row_import import check_import
-from support.exercises.supplier import summarise
-from support.exercises.supplier import prices_of
-from support.lab import start
+from looplab.exercises.row_import import check_import
+from looplab.exercises.supplier import summarise
+from looplab.exercises.supplier import prices_of
+from looplab.lab import start
 start()
 print("ready", flush=True)
 """
@@ -52,8 +52,8 @@ with process_pool() as pool:
 WITH_WORKER_PROCESSES = """
 import anyio.to_process
 from fastapi import FastAPI
-from support.exercises.blocking import check_blocking
-from support.exercises.supplier import fetch_prices
+from looplab.exercises.blocking import check_blocking
+from looplab.exercises.supplier import fetch_prices
 
 app = FastAPI()
 

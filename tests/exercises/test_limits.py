@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.exercises.limits import EXERCISE, check_process_batch
+from looplab.exercises.limits import EXERCISE, check_process_batch
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 from redis.exceptions import LockError, RedisError
 
-from support.exercises.locks import EXERCISE, check_locks
-from support.exercises.taking import renew, taken
+from looplab.exercises.locks import EXERCISE, check_locks
+from looplab.exercises.taking import renew, taken
 
 pytestmark = pytest.mark.anyio
 

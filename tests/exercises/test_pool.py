@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from support.exercises.pool import EXERCISE, check_pool_settings
-from support.lab.units import PACE_VARIABLE
+from looplab.exercises.pool import EXERCISE, check_pool_settings
+from looplab.lab.units import PACE_VARIABLE
 
 pytestmark = pytest.mark.anyio
 

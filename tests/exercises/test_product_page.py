@@ -8,9 +8,9 @@ import pytest
 from fastapi import HTTPException
 from sqlalchemy import select
 
-from support.exercises.product_page import EXERCISE, QUESTIONS, Catalogue, check_product_page
-from support.shop import open_shop
-from support.shop.models import Product
+from looplab.exercises.product_page import EXERCISE, QUESTIONS, Catalogue, check_product_page
+from looplab.shop import open_shop
+from looplab.shop.models import Product
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 HEADER = """
 import asyncio, anyio
 from fastapi import HTTPException
-from support.exercises.product_page import Catalogue
+from looplab.exercises.product_page import Catalogue
 
 QUESTIONS = ("product", "bought_with", "recent_buyers", "sold")
 
@@ -139,7 +139,7 @@ async def product_page(product_id, sessions):
         "one combined statement, which waits once",
         """
 from sqlalchemy import func, select
-from support.shop.models import Order, OrderItem, Product, User
+from looplab.shop.models import Order, OrderItem, Product, User
 
 async def product_page(product_id, sessions):
     mine = select(OrderItem.order_id).where(OrderItem.product_id == product_id)

@@ -12,7 +12,7 @@ import pytest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from support.exercises.request_id import EXERCISE, check_request_id
+from looplab.exercises.request_id import EXERCISE, check_request_id
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.exercises.row_import import EXERCISE, LIMIT, OTHER_LIMITS, check_import
+from looplab.exercises.row_import import EXERCISE, LIMIT, OTHER_LIMITS, check_import
 
 pytestmark = pytest.mark.anyio
 
@@ -15,7 +15,7 @@ AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 # What most answers share: how one row ends, and an import that takes what a row does as `ending`.
 HEADER = """
 import asyncio, time, anyio
-from support.exercises.row_import import RowRefused
+from looplab.exercises.row_import import RowRefused
 
 async def ending_of(add, row):
     try:

@@ -5,7 +5,7 @@ import pytest
 from fastapi import HTTPException
 from starlette.responses import JSONResponse
 
-from support.lab.answers import Answers
+from looplab.lab.answers import Answers
 
 BUSY = httpx.Response(503)
 FINE = httpx.Response(200)

@@ -7,7 +7,7 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI
 from fastapi.responses import StreamingResponse
 
-from support.lab.clients import in_process
+from looplab.lab.clients import in_process
 
 pytestmark = pytest.mark.anyio
 

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from support.lab.charts import bars, curves, waterfall
-from support.lab.colours import BAR, HELD, RANGE
+from looplab.lab.charts import bars, curves, waterfall
+from looplab.lab.colours import BAR, HELD, RANGE
 
 
 def texts(figure: Figure) -> list[str]:

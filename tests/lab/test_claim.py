@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from support.lab import display
-from support.lab.claim import ClaimFailed, claim
-from support.lab.errors import LessonError
+from looplab.lab import display
+from looplab.lab.claim import ClaimFailed, claim
+from looplab.lab.errors import LessonError
 
 
 @pytest.fixture

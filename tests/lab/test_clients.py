@@ -13,8 +13,8 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from support.lab import clients
-from support.lab.clients import (
+from looplab.lab import clients
+from looplab.lab.clients import (
     ServerDidNotStart,
     ServerDidNotStop,
     get,
@@ -23,7 +23,7 @@ from support.lab.clients import (
     reach_loopback_directly,
     serve,
 )
-from support.lab.hygiene import caught_leaks
+from looplab.lab.hygiene import caught_leaks
 
 pytestmark = pytest.mark.anyio
 

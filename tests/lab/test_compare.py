@@ -7,10 +7,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from support.lab import charts, display
-from support.lab.answers import Answers
-from support.lab.clients import in_process
-from support.lab.compare import Comparison, compare, milliseconds
+from looplab.lab import charts, display
+from looplab.lab.answers import Answers
+from looplab.lab.clients import in_process
+from looplab.lab.compare import Comparison, compare, milliseconds
 
 pytestmark = pytest.mark.anyio
 

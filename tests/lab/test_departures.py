@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from fastapi import FastAPI
 
-from support.lab import leave, leave_early, serve, until
+from looplab.lab import leave, leave_early, serve, until
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from support.lab.dial import Dial, dial
-from support.lab.errors import LessonError
+from looplab.lab.dial import Dial, dial
+from looplab.lab.errors import LessonError
 
 pytestmark = pytest.mark.anyio
 
@@ -221,8 +221,8 @@ async def test_wrong_arguments_are_refused() -> None:
 CELLS = [
     """
     import asyncio, json
-    from support.lab.dial import dial
-    from support.lab.display import show_note
+    from looplab.lab.dial import dial
+    from looplab.lab.display import show_note
     began, seen = asyncio.Event(), []
     async def run(value):
         show_note(f"run {value}", kind="info")

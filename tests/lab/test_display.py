@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from support.lab import display
-from support.lab.display import collected, show_note, show_picture, show_table
+from looplab.lab import display
+from looplab.lab.display import collected, show_note, show_picture, show_table
 
 
 @pytest.fixture

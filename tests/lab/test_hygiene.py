@@ -19,10 +19,10 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from support.lab import hygiene, still_open
-from support.lab.clients import serve
-from support.lab.hygiene import Leaked, caught_leaks, nothing_left_behind
-from support.lab.silent_failures import listener
+from looplab.lab import hygiene, still_open
+from looplab.lab.clients import serve
+from looplab.lab.hygiene import Leaked, caught_leaks, nothing_left_behind
+from looplab.lab.silent_failures import listener
 
 pytestmark = pytest.mark.anyio
 

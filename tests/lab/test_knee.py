@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from support.lab import load_at_limits, show_knee
-from support.lab.load import LoadReport, Sample
+from looplab.lab import load_at_limits, show_knee
+from looplab.lab.load import LoadReport, Sample
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ async def test_no_limit_is_an_error() -> None:
 def shown(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, str]:
     calls: list[tuple[Any, str]] = []
     monkeypatch.setattr(
-        "support.lab.knee.show_picture",
+        "looplab.lab.knee.show_picture",
         lambda figure, *, alt, summary: calls.append((figure, summary)),
     )
     show_knee(REPORTS, latency_at, **options)

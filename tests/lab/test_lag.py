@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from support.lab.lag import loop_lag
+from looplab.lab.lag import loop_lag
 
 pytestmark = pytest.mark.anyio
 

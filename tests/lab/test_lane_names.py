@@ -11,8 +11,8 @@ import anyio.to_process
 import httpx
 import pytest
 
-from support.lab.lane_names import is_elsewhere, is_request, request_in, request_of, work_of
-from support.lab.our_code import is_ours
+from looplab.lab.lane_names import is_elsewhere, is_request, request_in, request_of, work_of
+from looplab.lab.our_code import is_ours
 
 AN_ID = "7d3ea1c6-1d5f-4b0a-9c0e-2f1f6a8b9c0d"
 

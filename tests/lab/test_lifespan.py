@@ -14,8 +14,8 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.applications import Starlette
 from starlette.routing import Router
 
-from support.lab import clients
-from support.lab.clients import (
+from looplab.lab import clients
+from looplab.lab.clients import (
     LifespanNotRun,
     LifespanTooLong,
     ServerDidNotStart,
@@ -24,8 +24,8 @@ from support.lab.clients import (
     post,
     serve,
 )
-from support.lab.errors import LessonError
-from support.lab.lifespan import AGAIN, has_lifespan
+from looplab.lab.errors import LessonError
+from looplab.lab.lifespan import AGAIN, has_lifespan
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from support.lab import LessonError, load_test, show_loads, xray
-from support.lab.load import LoadNotDone, LoadReport, Sample, asgi_sender
+from looplab.lab import LessonError, load_test, show_loads, xray
+from looplab.lab.load import LoadNotDone, LoadReport, Sample, asgi_sender
 
 pytestmark = pytest.mark.anyio
 

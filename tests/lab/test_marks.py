@@ -11,9 +11,9 @@ import anyio
 import pytest
 from aiolimiter import AsyncLimiter
 
-from support.lab import mark, span
-from support.lab.recording import Recording
-from support.lab.xray import xray
+from looplab.lab import mark, span
+from looplab.lab.recording import Recording
+from looplab.lab.xray import xray
 
 pytestmark = pytest.mark.anyio
 

@@ -3,8 +3,8 @@ import tracemalloc
 
 import pytest
 
-from support.lab import memory as subject
-from support.lab.memory import peak_memory
+from looplab.lab import memory as subject
+from looplab.lab.memory import peak_memory
 
 MB = 1_000_000
 # Above this size the allocator asks the system for pages of its own, so resident memory shows it.

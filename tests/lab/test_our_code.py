@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from support.lab import our_code
-from support.lab.clients import in_process
-from support.lab.our_code import folder, is_ours, places_of, short_name
-from support.lab.xray import xray
+from looplab.lab import our_code
+from looplab.lab.clients import in_process
+from looplab.lab.our_code import folder, is_ours, places_of, short_name
+from looplab.lab.xray import xray
 
 pytestmark = pytest.mark.anyio
 

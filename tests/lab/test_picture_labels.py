@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from support.lab.cancels import CANCELLED, TIMED_OUT
-from support.lab.colours import HELD
-from support.lab.pictures import draw
-from support.lab.recording import Recording
-from support.lab.trace import Stretch, TaskTrace
+from looplab.lab.cancels import CANCELLED, TIMED_OUT
+from looplab.lab.colours import HELD
+from looplab.lab.pictures import draw
+from looplab.lab.recording import Recording
+from looplab.lab.trace import Stretch, TaskTrace
 
 Step = tuple[float, float, str]
 ENDINGS = [

@@ -14,12 +14,12 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from support.lab.cancels import CANCELLED, NEVER_STARTED, TIMED_OUT
-from support.lab.colours import INK, QUEUES, SPANS, TIMED_OUT_INK
-from support.lab.display import _png
-from support.lab.pictures import HELD, HELD_BAND, RUNNING, WAITING, describe, draw
-from support.lab.recording import Recording
-from support.lab.trace import Stretch, TaskTrace
+from looplab.lab.cancels import CANCELLED, NEVER_STARTED, TIMED_OUT
+from looplab.lab.colours import INK, QUEUES, SPANS, TIMED_OUT_INK
+from looplab.lab.display import _png
+from looplab.lab.pictures import HELD, HELD_BAND, RUNNING, WAITING, describe, draw
+from looplab.lab.recording import Recording
+from looplab.lab.trace import Stretch, TaskTrace
 
 Step = tuple[float, float, str]
 

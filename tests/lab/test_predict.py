@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from support.lab import display
-from support.lab.errors import LessonError
-from support.lab.predict import Prediction, predict
+from looplab.lab import display
+from looplab.lab.errors import LessonError
+from looplab.lab.predict import Prediction, predict
 
 
 @pytest.fixture

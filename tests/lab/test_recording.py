@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from support.lab.recording import Recording
-from support.lab.trace import TaskTrace
+from looplab.lab.recording import Recording
+from looplab.lab.trace import TaskTrace
 
 Step = tuple[float, float, str]
 

@@ -21,13 +21,13 @@ from fastapi.responses import StreamingResponse
 from starlette.middleware.base import BaseHTTPMiddleware
 from websockets.asyncio.client import connect
 
-from support.lab.announce import announced
-from support.lab.clients import get, in_process, post, serve
-from support.lab.pictures import describe
-from support.lab.recording import Lane, Recording
-from support.lab.rows import rows_of
-from support.lab.units import ms
-from support.lab.xray import xray
+from looplab.lab.announce import announced
+from looplab.lab.clients import get, in_process, post, serve
+from looplab.lab.pictures import describe
+from looplab.lab.recording import Lane, Recording
+from looplab.lab.rows import rows_of
+from looplab.lab.units import ms
+from looplab.lab.xray import xray
 
 pytestmark = pytest.mark.anyio
 

@@ -15,10 +15,10 @@ from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from support.lab import session
-from support.lab.errors import LessonError
-from support.lab.session import finish, start
-from support.pythons import NEWEST, TESTED
+from looplab.lab import session
+from looplab.lab.errors import LessonError
+from looplab.lab.session import finish, start
+from looplab.pythons import NEWEST, TESTED
 
 KERNEL_SECONDS = 60
 
@@ -54,7 +54,7 @@ class TestStart:
         assert list(begun.iterdir()) == []
 
     async def test_a_second_start_keeps_the_directory_and_forgives_what_is_in_it(self, begun):
-        from support.lab.hygiene import nothing_left_behind
+        from looplab.lab.hygiene import nothing_left_behind
 
         start()
         own = tempfile.gettempdir()
@@ -131,9 +131,9 @@ async def report_of(check):
 def test_importing_it_imports_nothing_heavy():
     code = (
         "import sys, importlib.util as u, types\n"
-        "package = types.ModuleType('support.lab'); package.__path__ = [sys.argv[1]]\n"
-        "sys.modules['support.lab'] = package\n"
-        "import support.lab.session\n"
+        "package = types.ModuleType('looplab.lab'); package.__path__ = [sys.argv[1]]\n"
+        "sys.modules['looplab.lab'] = package\n"
+        "import looplab.lab.session\n"
         "heavy = {'psutil', 'httpx', 'fastapi', 'matplotlib', 'IPython', 'sqlalchemy'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
@@ -194,8 +194,8 @@ def kernel(tmp_path_factory):
     try:
         ready = kernel.run(
             "import asyncio, sys, tempfile, threading, os\n"
-            "from support.lab.session import start, finish\n"
-            "from support.lab.hygiene import caught_leaks, nothing_left_behind\n"
+            "from looplab.lab.session import start, finish\n"
+            "from looplab.lab.hygiene import caught_leaks, nothing_left_behind\n"
             "async def fails(): raise ValueError('lost')\n"
         )
         assert ready.status == "ok", ready
@@ -361,7 +361,7 @@ class TestKernel:
 
     def test_a_lesson_error_reads_as_its_sentence_also_under_an_exception_group(self, lesson):
         reply = lesson.run(
-            "from support.lab.errors import LessonError\n"
+            "from looplab.lab.errors import LessonError\n"
             "try:\n    raise ExceptionGroup('two', [ValueError()])\n"
             "except* ValueError:\n    raise LessonError('Mind the gap.')"
         )
@@ -370,7 +370,7 @@ class TestKernel:
 
     def test_the_sentence_needs_no_set_up_cell_and_can_be_taken_back(self, kernel):
         # The environment's own config gives the sentence already; here it stands aside.
-        kernel.run("from support.kernel import *")
+        kernel.run("from looplab.kernel import *")
         kernel.run("unload_ipython_extension(get_ipython())")
         assert "Traceback" in kernel.run("shop").errors[0]
         for _ in range(2):
@@ -413,7 +413,7 @@ def test_the_private_directory_goes_with_the_kernel(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     kernel = Kernel()
     try:
-        kernel.run("from support.lab.session import start; start()")
+        kernel.run("from looplab.lab.session import start; start()")
         (own,) = tmp_path.glob("fastapi-async-course-*")
         assert own.is_dir()
     finally:
@@ -429,8 +429,8 @@ def a_notebook(*cells: str):
 
 
 SET_UP = (
-    "import asyncio\nfrom support.lab.session import start\n"
-    "from support.lab.hygiene import nothing_left_behind\nstart()"
+    "import asyncio\nfrom looplab.lab.session import start\n"
+    "from looplab.lab.hygiene import nothing_left_behind\nstart()"
 )
 LAST = "await nothing_left_behind()"
 

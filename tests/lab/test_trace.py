@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from support.lab.trace import (
+from looplab.lab.trace import (
     Call,
     Recorder,
     TaskTrace,
@@ -815,7 +815,7 @@ def test_whose_code_it_is() -> None:
     import httpx
     import IPython
 
-    from support.lab.xray import xray
+    from looplab.lab.xray import xray
 
     assert is_ours(fetch.__code__)
     assert not is_ours(asyncio.sleep.__code__)

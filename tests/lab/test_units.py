@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from support.lab.units import PACE_VARIABLE, ms, pace
+from looplab.lab.units import PACE_VARIABLE, ms, pace
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from support.lab import clients, hygiene, still_open
-from support.lab.clients import serve
-from support.lab.hygiene import caught_leaks, nothing_left_behind
+from looplab.lab import clients, hygiene, still_open
+from looplab.lab.clients import serve
+from looplab.lab.hygiene import caught_leaks, nothing_left_behind
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,9 @@ from typing import Any
 import anyio
 import pytest
 
-from support.lab import display
-from support.lab.recording import Recording
-from support.lab.xray import show_xray, xray
+from looplab.lab import display
+from looplab.lab.recording import Recording
+from looplab.lab.xray import show_xray, xray
 
 pytestmark = pytest.mark.anyio
 

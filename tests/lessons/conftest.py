@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from support.project import Project
-from support.publishing.cells import definitions_of, imports_of, run_cell
-from support.publishing.draft import tags
-from support.publishing.notebooks import read_notebook
+from looplab.project import Project
+from looplab.publishing.cells import definitions_of, imports_of, run_cell
+from looplab.publishing.draft import tags
+from looplab.publishing.notebooks import read_notebook
 
 
 class Cells:

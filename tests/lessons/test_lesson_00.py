@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from support.lab import compare, in_process, serve, xray
+from looplab.lab import compare, in_process, serve, xray
 
 pytestmark = pytest.mark.anyio
 

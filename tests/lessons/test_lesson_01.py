@@ -14,9 +14,9 @@ import httpx
 import pytest
 from fastapi import HTTPException
 
-from support.exercises.supplier import PRICES, prices_of, summarise
-from support.lab import in_process, ms, xray
-from support.stages.beside import SlowSupplier, requests_to, two_processes, watched
+from looplab.exercises.supplier import PRICES, prices_of, summarise
+from looplab.lab import in_process, ms, xray
+from looplab.stages.beside import SlowSupplier, requests_to, two_processes, watched
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
-from support.lab import get, ms
-from support.shop import Shop, open_shop
+from looplab.lab import get, ms
+from looplab.shop import Shop, open_shop
 
 pytestmark = pytest.mark.anyio
 

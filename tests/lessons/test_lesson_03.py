@@ -10,9 +10,9 @@ import httpx
 import pytest
 from fastapi import FastAPI, Response
 
-from support.lab import serve
-from support.shop.letter_book import LetterBook
-from support.shop.mailing import NAMELESS, REFUSED, Mailing, open_mailing
+from looplab.lab import serve
+from looplab.shop.letter_book import LetterBook
+from looplab.shop.mailing import NAMELESS, REFUSED, Mailing, open_mailing
 
 pytestmark = pytest.mark.anyio
 

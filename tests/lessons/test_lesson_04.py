@@ -10,8 +10,8 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from support.lab import in_process, serve
-from support.shop.partners import Supplier
+from looplab.lab import in_process, serve
+from looplab.shop.partners import Supplier
 
 pytestmark = pytest.mark.anyio
 

@@ -14,18 +14,18 @@ from fastapi import FastAPI, Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from support.lab import get, ms, serve
-from support.shop import open_shop
-from support.shop.partners import SearchEngine
-from support.shop.server import server_url
-from support.shop.sources import (
+from looplab.lab import get, ms, serve
+from looplab.shop import open_shop
+from looplab.shop.partners import SearchEngine
+from looplab.shop.server import server_url
+from looplab.shop.sources import (
     ExternalServiceError,
     ask,
     busy_shop,
     database_source,
     index_products,
 )
-from support.shop.statement_limit import limit_statements, plain_notes, slow_source, slow_statement
+from looplab.shop.statement_limit import limit_statements, plain_notes, slow_source, slow_statement
 
 pytestmark = pytest.mark.anyio
 

@@ -17,11 +17,11 @@ from pydantic import BaseModel
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from support.lab import caught_leaks, leave, ms, serve, until
-from support.lab.units import PACE_VARIABLE
-from support.project import Project
-from support.publishing.notebooks import read_notebook
-from support.stages import exports
+from looplab.lab import caught_leaks, leave, ms, serve, until
+from looplab.lab.units import PACE_VARIABLE
+from looplab.project import Project
+from looplab.publishing.notebooks import read_notebook
+from looplab.stages import exports
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from support.lab import in_process, serve
-from support.shop.pools import Seats, open_pool
+from looplab.lab import in_process, serve
+from looplab.shop.pools import Seats, open_pool
 
 pytestmark = pytest.mark.anyio
 

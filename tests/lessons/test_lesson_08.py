@@ -11,9 +11,9 @@ import httpx2
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from support.lab import in_process, ms, serve
-from support.lab.clients import HOST
-from support.shop.partners import Supplier
+from looplab.lab import in_process, ms, serve
+from looplab.lab.clients import HOST
+from looplab.shop.partners import Supplier
 
 pytestmark = pytest.mark.anyio
 

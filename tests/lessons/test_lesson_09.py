@@ -9,11 +9,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from support.exercises.taking import taken
-from support.shop import open_shop
-from support.shop.late_writer import two_holders
-from support.shop.ledger import FENCE, open_ledger
-from support.shop.redis import CourseRedis, open_redis
+from looplab.exercises.taking import taken
+from looplab.shop import open_shop
+from looplab.shop.late_writer import two_holders
+from looplab.shop.ledger import FENCE, open_ledger
+from looplab.shop.redis import CourseRedis, open_redis
 
 pytestmark = pytest.mark.anyio
 

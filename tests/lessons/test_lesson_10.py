@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI, HTTPException, WebSocket
 from fastapi.responses import StreamingResponse
 
-from support.lab import in_process, serve
+from looplab.lab import in_process, serve
 
 pytestmark = pytest.mark.anyio
 

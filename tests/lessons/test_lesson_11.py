@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from support.lab import serve
-from support.shop import open_shop
-from support.shop.reader import download
+from looplab.lab import serve
+from looplab.shop import open_shop
+from looplab.shop.reader import download
 
 pytestmark = pytest.mark.anyio
 

@@ -16,10 +16,10 @@ from fastapi import FastAPI
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import OperationalError, StatementError
 
-from support.lab import in_process, ms, serve
-from support.shop import Shop, open_shop
-from support.shop.models import OutboxMessage, utc_now
-from support.shop.newcomers import (
+from looplab.lab import in_process, ms, serve
+from looplab.shop import Shop, open_shop
+from looplab.shop.models import OutboxMessage, utc_now
+from looplab.shop.newcomers import (
     FlakySessions,
     Reports,
     calls,
@@ -31,7 +31,7 @@ from support.shop.newcomers import (
     owed,
     running,
 )
-from support.shop.partners import Mailer
+from looplab.shop.partners import Mailer
 
 pytestmark = pytest.mark.anyio
 

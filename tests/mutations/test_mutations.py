@@ -13,10 +13,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from support.lab.units import PACE_VARIABLE
-from support.project import Lesson, Project
-from support.publishing.draft import TOP_LEVEL_AWAIT, Draft
-from support.publishing.notebooks import read_notebook
+from looplab.lab.units import PACE_VARIABLE
+from looplab.project import Lesson, Project
+from looplab.publishing.draft import TOP_LEVEL_AWAIT, Draft
+from looplab.publishing.notebooks import read_notebook
 
 COURSE = Project.here()
 LEAST = 2  # of each lesson

@@ -9,8 +9,8 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from support.project import Lesson, Project
-from support.publishing.draft import Draft
+from looplab.project import Lesson, Project
+from looplab.publishing.draft import Draft
 
 WriteLesson = Callable[..., Path]
 
@@ -54,7 +54,7 @@ SOUND: tuple[tuple[str, str, str], ...] = (
         "| Before | Why |\n|---|---|\n| [01 · Never block the loop](01_blocking.ipynb) | tasks |",
     ),
     ("set-up-title", "markdown", "## Set-up\nThe shop is 50 ms away."),
-    ("set-up", "setup", "from support.lab import start\n\nstart()"),
+    ("set-up", "setup", "from looplab.lab import start\n\nstart()"),
     ("one-by-one", "markdown", "## One question after another\nEach waits its turn."),
     ("run-one-by-one", "code", "slow = 6"),
     ("predict-title", "markdown", "## Predict\nHow long at best?"),
@@ -91,7 +91,7 @@ SOUND_DEEPER: tuple[tuple[str, str, str], ...] = (
         "What [the lesson](02_gather.ipynb) has no room for.",
     ),
     ("set-up-title", "markdown", "## Set-up\nRun it first."),
-    ("set-up", "setup", "from support.lab import start\n\nstart()\nshop = 1"),
+    ("set-up", "setup", "from looplab.lab import start\n\nstart()\nshop = 1"),
     ("one-select", "markdown", "## One SELECT instead of three\nIt is quicker."),
     ("define-select", "code", "def select(rows):\n    return [row + shop for row in rows]"),
     ("claim-select", "claim", 'claim("one is enough", select([1]) == [2])'),

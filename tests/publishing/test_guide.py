@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from support.exercises.catalogue import EXERCISES
-from support.exercises.verdicts import ANY_EXERCISE
-from support.project import CourseError, Project
-from support.publishing.draft import Draft, minutes
-from support.publishing.guide import guide_text, write_guide
-from support.publishing.index import read_index
-from support.publishing.notebooks import read_notebook
-from support.publishing.rules.slides import PRESENTING
+from looplab.exercises.catalogue import EXERCISES
+from looplab.exercises.verdicts import ANY_EXERCISE
+from looplab.project import CourseError, Project
+from looplab.publishing.draft import Draft, minutes
+from looplab.publishing.guide import guide_text, write_guide
+from looplab.publishing.index import read_index
+from looplab.publishing.notebooks import read_notebook
+from looplab.publishing.rules.slides import PRESENTING
 
 MINUTES_AT_MOST = {"One hour": 60, "Half a day": 240, "A day": 480}
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from support.project import CourseError, Project
-from support.publishing.index import (
+from looplab.project import CourseError, Project
+from looplab.publishing.index import (
     FILE,
     Entry,
     Snippet,
@@ -14,7 +14,7 @@ from support.publishing.index import (
     read_index,
     write_index,
 )
-from support.publishing.notebooks import read_notebook, write_notebook
+from looplab.publishing.notebooks import read_notebook, write_notebook
 
 TABLE = """\
 syllabi = ["One hour", "A day"]
@@ -59,7 +59,7 @@ HEADINGS = ("## From symptom to lesson", "## Three syllabi")
 @pytest.fixture
 def course(project: Project) -> Project:
     """Two lessons, a README and a table for them."""
-    (project.root / "support").mkdir()
+    (project.root / "support/looplab").mkdir(parents=True)
     (project.root / FILE).write_text(TABLE, encoding="utf-8")
     (project.root / "README.md").write_text(README, encoding="utf-8")
     tables = [new_markdown_cell(MAP, id="map")]
@@ -123,8 +123,8 @@ def test_a_second_helping_stands_beside_its_lesson(changed: Callable[[str, str],
     )
     project = changed('learn = "to keep steps short"', table)
     assert index_faults(project) == [
-        "support/lessons.toml: lesson 01_blocking must have 'deeper' if there is a notebook "
-        "01_blocking_deeper.ipynb, and only then."
+        "support/looplab/lessons.toml: lesson 01_blocking must have 'deeper' if there is a "
+        "notebook 01_blocking_deeper.ipynb, and only then."
     ]
     notebook = new_notebook(cells=[new_markdown_cell("# Stop: now, deeper", id="title")])
     write_notebook(notebook, project.notebooks / "01_blocking_deeper.ipynb")

@@ -1,8 +1,8 @@
 """Markdown is read as a reader sees it: what stands in code is code."""
 
-from support.publishing import markdown
-from support.publishing.draft import linked_lessons
-from support.publishing.markdown import Link
+from looplab.publishing import markdown
+from looplab.publishing.draft import linked_lessons
+from looplab.publishing.markdown import Link
 
 CODE = "`[b](y.ipynb)`\n\n```python\n# no heading\n[c](z.ipynb)\n```\n"
 

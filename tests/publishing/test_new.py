@@ -8,13 +8,13 @@ from subprocess import run
 
 import pytest
 
-from support.project import CourseError, Project
-from support.publishing.draft import Draft
-from support.publishing.index import FILE, index_faults, read_index
-from support.publishing.new import new_lesson
-from support.publishing.notebooks import read_notebook
-from support.publishing.rules import structure_faults
-from support.publishing.saved import saved_faults
+from looplab.project import CourseError, Project
+from looplab.publishing.draft import Draft
+from looplab.publishing.index import FILE, index_faults, read_index
+from looplab.publishing.new import new_lesson
+from looplab.publishing.notebooks import read_notebook
+from looplab.publishing.rules import structure_faults
+from looplab.publishing.saved import saved_faults
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ def test_the_skeleton_keeps_every_rule_but_says_what_is_to_be_written(copy: Proj
     lesson = copy.lesson(f"{before:02}")
     assert [path.relative_to(copy.root).as_posix() for path in written] == [
         f"notebooks/{before:02}_retries.ipynb",
-        "support/exercises/retries.py",
+        "support/looplab/exercises/retries.py",
         "tests/exercises/test_retries.py",
         FILE.as_posix(),
         "README.md",
@@ -90,8 +90,8 @@ def test_a_name_that_is_none_or_taken_is_refused(copy: Project, name: str, said:
 
 
 def test_a_file_that_is_there_is_never_overwritten(copy: Project) -> None:
-    with pytest.raises(CourseError, match=r"support/exercises/locks\.py is there already"):
+    with pytest.raises(CourseError, match=r"support/looplab/exercises/locks\.py is there already"):
         new_lesson(copy, "locks")
-    assert (copy.root / "support/exercises/locks.py").read_text() == (
-        ROOT / "support/exercises/locks.py"
+    assert (copy.root / "support/looplab/exercises/locks.py").read_text() == (
+        ROOT / "support/looplab/exercises/locks.py"
     ).read_text()

@@ -8,8 +8,8 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from support.project import CourseError
-from support.publishing.notebooks import (
+from looplab.project import CourseError
+from looplab.publishing.notebooks import (
     cleaned,
     cleared,
     notebook_text,

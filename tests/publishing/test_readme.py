@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_output
 
-from support.project import CourseError, Project
-from support.publishing.notebooks import read_notebook, write_notebook
-from support.publishing.readme import PICTURE, picture_faults, write_picture
+from looplab.project import CourseError, Project
+from looplab.publishing.notebooks import read_notebook, write_notebook
+from looplab.publishing.readme import PICTURE, picture_faults, write_picture
 
 
 @pytest.fixture

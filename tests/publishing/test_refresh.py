@@ -11,10 +11,10 @@ import psutil
 import pytest
 from rich.console import Console
 
-from support.project import CourseError, Project
-from support.publishing.notebooks import read_notebook
-from support.publishing.refresh import refresh
-from support.publishing.saved import saved_faults
+from looplab.project import CourseError, Project
+from looplab.publishing.notebooks import read_notebook
+from looplab.publishing.refresh import refresh
+from looplab.publishing.saved import saved_faults
 
 WriteLesson = Callable[..., Path]
 

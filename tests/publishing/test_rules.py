@@ -7,11 +7,11 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
-from support.project import Lesson
-from support.publishing.draft import Draft, exercise_minutes, minutes
-from support.publishing.rules import RULES, structure_faults
-from support.publishing.rules.cells import LIMITS, LIMITS_OF_FIRST_EDITION
-from support.publishing.rules.slides import cell_height, slide_show
+from looplab.project import Lesson
+from looplab.publishing.draft import Draft, exercise_minutes, minutes
+from looplab.publishing.rules import RULES, structure_faults
+from looplab.publishing.rules.cells import LIMITS, LIMITS_OF_FIRST_EDITION
+from looplab.publishing.rules.slides import cell_height, slide_show
 
 Change = Callable[[Draft], Any]
 

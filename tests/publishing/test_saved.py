@@ -8,10 +8,10 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from support.project import CourseError, Project
-from support.publishing.check import check
-from support.publishing.notebooks import cleaned, write_notebook
-from support.publishing.saved import MAX_BYTES, saved_faults
+from looplab.project import CourseError, Project
+from looplab.publishing.check import check
+from looplab.publishing.notebooks import cleaned, write_notebook
+from looplab.publishing.saved import MAX_BYTES, saved_faults
 
 
 @pytest.fixture

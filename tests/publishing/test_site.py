@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_markdown_cell, new_output
 
-from support.project import CourseError, Project
-from support.publishing.notebooks import cleaned, read_notebook, write_notebook
-from support.publishing.site import MARK, build_site
+from looplab.project import CourseError, Project
+from looplab.publishing.notebooks import cleaned, read_notebook, write_notebook
+from looplab.publishing.site import MARK, build_site
 
 README = """# Async patterns
 

@@ -3,7 +3,7 @@ import math
 import pytest
 from sqlalchemy.pool import NullPool
 
-from support.shop import checks
+from looplab.shop import checks
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.02])

@@ -10,10 +10,10 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import InvalidRequestError, OperationalError, TimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, StaticPool
 
-from support.shop import open_shop
-from support.shop.database import Database
-from support.shop.models import Base, Product, User
-from support.shop.seed import seeded_user_id
+from looplab.shop import open_shop
+from looplab.shop.database import Database
+from looplab.shop.models import Base, Product, User
+from looplab.shop.seed import seeded_user_id
 
 pytestmark = pytest.mark.anyio
 

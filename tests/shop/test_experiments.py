@@ -20,8 +20,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from support.shop import OrderRepository, ProductRepository, Shop, UserRepository, open_shop
-from support.shop.models import User
+from looplab.shop import OrderRepository, ProductRepository, Shop, UserRepository, open_shop
+from looplab.shop.models import User
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 

@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from support.shop import open_shop
-from support.shop.late_writer import two_holders
-from support.shop.ledger import open_ledger
-from support.shop.redis import open_redis
+from looplab.shop import open_shop
+from looplab.shop.late_writer import two_holders
+from looplab.shop.ledger import open_ledger
+from looplab.shop.redis import open_redis
 
 pytestmark = pytest.mark.anyio
 

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from support.shop import open_shop
-from support.shop.ledger import FENCE, PAID, open_ledger
+from looplab.shop import open_shop
+from looplab.shop.ledger import FENCE, PAID, open_ledger
 
 pytestmark = pytest.mark.anyio
 

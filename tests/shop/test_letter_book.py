@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from support.shop import Shop, open_shop
-from support.shop.letter_book import LetterBook, make_letter_table
+from looplab.shop import Shop, open_shop
+from looplab.shop.letter_book import LetterBook, make_letter_table
 
 pytestmark = pytest.mark.anyio
 ADA = UUID(int=1)

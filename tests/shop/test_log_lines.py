@@ -2,7 +2,7 @@
 
 import logging
 
-from support.shop.log_lines import keep_log
+from looplab.shop.log_lines import keep_log
 
 
 def test_messages_of_info_and_above_are_kept(caplog) -> None:

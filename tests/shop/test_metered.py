@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from support.shop.metered import MeteredPartner
+from looplab.shop.metered import MeteredPartner
 
 pytestmark = pytest.mark.anyio
 

@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from support.shop import open_shop
-from support.shop.models import Notification, Order, OutboxMessage, User, new_id, utc_now
-from support.shop.seed import seeded_user_id
+from looplab.shop import open_shop
+from looplab.shop.models import Notification, Order, OutboxMessage, User, new_id, utc_now
+from looplab.shop.seed import seeded_user_id
 
 pytestmark = pytest.mark.anyio
 

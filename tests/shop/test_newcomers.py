@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
-from support.lab import compare
-from support.shop import newcomers, open_shop
-from support.shop.buses import three_buses
-from support.shop.models import OutboxMessage
-from support.shop.newcomers import Effects, FlakySessions, Reports, newcomer
+from looplab.lab import compare
+from looplab.shop import newcomers, open_shop
+from looplab.shop.buses import three_buses
+from looplab.shop.models import OutboxMessage
+from looplab.shop.newcomers import Effects, FlakySessions, Reports, newcomer
 
 pytestmark = pytest.mark.anyio
 

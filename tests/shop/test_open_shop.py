@@ -10,8 +10,8 @@ from sqlite3 import connect
 
 import pytest
 
-import support.shop
-from support.shop import Shop, ShopClosedError, TemporaryDirectoryError, open_shop
+import looplab.shop
+from looplab.shop import Shop, ShopClosedError, TemporaryDirectoryError, open_shop
 
 pytestmark = pytest.mark.anyio
 
@@ -185,7 +185,7 @@ async def test_a_temporary_directory_that_cannot_be_written(elsewhere, monkeypat
 
 
 async def test_a_file_that_cannot_be_written(elsewhere, monkeypatch):
-    monkeypatch.setattr(support.shop, "_new_directory", lambda: elsewhere / "missing")
+    monkeypatch.setattr(looplab.shop, "_new_directory", lambda: elsewhere / "missing")
     with pytest.raises(TemporaryDirectoryError, match="unable to open database file"):
         await open_shop(name="refused")
 
@@ -194,7 +194,7 @@ async def test_a_failed_opening_leaves_nothing(elsewhere, monkeypatch):
     async def fail(*_, **__):
         raise RuntimeError("seeding failed")
 
-    monkeypatch.setattr(support.shop, "fill", fail)
+    monkeypatch.setattr(looplab.shop, "fill", fail)
     with pytest.raises(RuntimeError, match="seeding failed"):
         await open_shop(name="failed")
     assert list(elsewhere.iterdir()) == []
@@ -216,7 +216,7 @@ async def test_a_cancelled_opening_leaves_nothing(elsewhere):
 def test_a_process_that_ends_without_closing_deletes_the_file(tmp_path):
     program = (
         "import asyncio, tempfile, sys; tempfile.tempdir = sys.argv[1]\n"
-        "from support.shop import open_shop\n"
+        "from looplab.shop import open_shop\n"
         "async def main():\n"
         "    shop = await open_shop(users=5)\n"
         "    print(await shop.users.count(), shop.path.is_file())\n"

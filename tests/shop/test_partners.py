@@ -8,7 +8,7 @@ import httpx
 import pytest
 import uvicorn
 
-from support.shop.partners import (
+from looplab.shop.partners import (
     Fault,
     Mailer,
     Partner,

@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import LockNotOwnedError, NoScriptError, ResponseError
 
-from support.project import Project
-from support.shop.redis import (
+from looplab.project import Project
+from looplab.shop.redis import (
     URL_VARIABLE,
     RedisUnavailable,
     open_redis,

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import object_session
 
-from support.shop import OrderRepository, ProductRepository, UserRepository, open_shop
-from support.shop.models import User, new_id
-from support.shop.seed import seeded_products, seeded_user_id
+from looplab.shop import OrderRepository, ProductRepository, UserRepository, open_shop
+from looplab.shop.models import User, new_id
+from looplab.shop.seed import seeded_products, seeded_user_id
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.pool import NullPool
 
-from support.shop import Shop, open_shop
-from support.shop.models import User
+from looplab.shop import Shop, open_shop
+from looplab.shop.models import User
 
 pytestmark = pytest.mark.anyio
 

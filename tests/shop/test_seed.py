@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from support.shop.seed import FIRST_USER_AT, fill, seeded_products, seeded_user_id
+from looplab.shop.seed import FIRST_USER_AT, fill, seeded_products, seeded_user_id
 
 pytestmark = pytest.mark.anyio
 

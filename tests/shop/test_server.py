@@ -10,8 +10,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-import support.shop.server
-from support.shop import (
+import looplab.shop.server
+from looplab.shop import (
     DatabaseUnavailableError,
     DatabaseUrlError,
     DriverMissingError,
@@ -20,7 +20,7 @@ from support.shop import (
     ShopError,
     open_shop,
 )
-from support.shop.models import Base
+from looplab.shop.models import Base
 
 pytestmark = pytest.mark.anyio
 postgres = pytest.mark.postgres
@@ -139,10 +139,10 @@ async def test_an_opening_that_fails_or_is_cancelled_leaves_no_schema(postgres_s
         reached.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(support.shop.server, "_copy", fail)
+    monkeypatch.setattr(looplab.shop.server, "_copy", fail)
     with pytest.raises(RuntimeError, match="seeding failed"):
         await open_shop(name="failed", database_url=postgres_server)
-    monkeypatch.setattr(support.shop.server, "_copy", hang)
+    monkeypatch.setattr(looplab.shop.server, "_copy", hang)
     opening = asyncio.ensure_future(open_shop(name="failed", database_url=postgres_server))
     await reached.wait()
     opening.cancel()
@@ -175,7 +175,7 @@ async def test_a_server_that_is_down_is_one_sentence(free_tcp_port):
 
 
 async def test_a_server_that_says_nothing_is_given_up_on(monkeypatch):
-    monkeypatch.setattr(support.shop.server, "CONNECT_WITHIN", 0.2)
+    monkeypatch.setattr(looplab.shop.server, "CONNECT_WITHIN", 0.2)
     gone = asyncio.Event()
 
     async def keep_silent(_reader, writer):
@@ -214,7 +214,7 @@ def test_another_kind_of_database_is_one_sentence(url):
 
 def test_without_the_driver_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    monkeypatch.setattr(support.shop.server, "find_spec", lambda _: None)
+    monkeypatch.setattr(looplab.shop.server, "find_spec", lambda _: None)
     with pytest.raises(DriverMissingError, match="python -m pip install asyncpg") as caught:
         open_shop(database_url="postgresql://127.0.0.1/shop")
     assert caught.value.name == "asyncpg"

@@ -7,11 +7,11 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from support.lab import serve
-from support.shop import Shop, open_shop
-from support.shop.models import OutboxMessage
-from support.shop.partners import Mailer
-from support.shop.signups import Keep, SignupsFailedError, signing_up
+from looplab.lab import serve
+from looplab.shop import Shop, open_shop
+from looplab.shop.models import OutboxMessage
+from looplab.shop.partners import Mailer
+from looplab.shop.signups import Keep, SignupsFailedError, signing_up
 
 pytestmark = pytest.mark.anyio
 

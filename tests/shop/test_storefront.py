@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.responses import Response
 
-from support.shop import open_shop
-from support.shop.storefront import (
+from looplab.shop import open_shop
+from looplab.shop.storefront import (
     HANGING,
     REFUSED,
     Partners,

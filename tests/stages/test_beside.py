@@ -6,8 +6,8 @@ import anyio.to_thread
 import pytest
 from fastapi import FastAPI
 
-from support.lab import in_process
-from support.stages.beside import SlowSupplier, answers_to, in_own_loop, requests_to, watched
+from looplab.lab import in_process
+from looplab.stages.beside import SlowSupplier, answers_to, in_own_loop, requests_to, watched
 
 pytestmark = pytest.mark.anyio
 

@@ -1,8 +1,0 @@
-"""The exercises: one checker a lesson, in a module of its own, and what it is built from.
-
-``verdict = await check_blocking(app)``, from ``support.exercises.blocking``, runs a learner's code,
-shows one line, and returns a :class:`~support.exercises.verdicts.Verdict`. What instructors want to
-know, by lesson, is gathered in :mod:`support.exercises.catalogue`.
-
-The package imports nothing: process pools import it too.
-"""

@@ -1,0 +1,81 @@
+"""Tell an exception in one line, whatever it is and however it behaves."""
+
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+
+from looplab.lab.trace import is_ours
+
+LONGEST = 160
+SUPPORT_FOLDER = str(Path(__file__).parent.parent)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` on one line of at most ``LONGEST`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def tell(error: BaseException) -> str:
+    """Return the exception's type, its words and where the learner's code raised it, in one line.
+
+    A group is told by the first exception in it. An exception without words is told by its type.
+    """
+    leaf, *others = leaves(error)
+    words = _words(leaf)
+    told = f"{type(leaf).__name__}: {words}" if words else type(leaf).__name__
+    if isinstance(error, BaseExceptionGroup):
+        more = f" and {len(others)} more" if others else ""
+        told = f"{type(error).__name__} with {told}{more}"
+    place = _place(leaf) or _place(error)
+    return one_line(told) + (f", {place}" if place else "")
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in a group and in the groups in it; any other as it is."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def raised_from(error: BaseException, kind: type[BaseException]) -> BaseException | None:
+    """Return the exception in ``error`` that was raised while one of ``kind`` was handled.
+
+    It may stand in a group; None when there is none.
+    """
+    for leaf in leaves(error):
+        seen: list[BaseException] = []
+        behind = leaf.__cause__ or leaf.__context__
+        while behind is not None and behind not in seen:
+            if any(isinstance(inner, kind) for inner in leaves(behind)):
+                return leaf
+            seen.append(behind)
+            behind = behind.__cause__ or behind.__context__
+    return None
+
+
+def _is_learners(code: CodeType) -> bool:
+    """Return whether ``code`` was written by the learner: by no library, and not by the course."""
+    return is_ours(code) and not code.co_filename.startswith(SUPPORT_FOLDER)
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return one_line(str(error))
+    except BaseException:
+        return ""
+
+
+def _place(error: BaseException) -> str:
+    frames = [
+        (frame.f_code, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if _is_learners(frame.f_code)
+    ]
+    if not frames:
+        return ""
+    code, line = frames[-1]
+    return f"in {code.co_name}, line {line}" if code.co_name != "<module>" else f"in line {line}"

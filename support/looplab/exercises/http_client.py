@@ -1,0 +1,517 @@
+"""The exercise of lesson 08: one HTTP client for an app, made and closed in its lifespan.
+
+The supplier runs on a real server on this machine, sets a cookie with each answer, and notes those
+that come back. The app is started and stopped four times: on a good day, on a day
+on which the supplier fails, in a rush while it hangs, and once to be stopped by an error. Another
+app gets a supplier that cannot be reached.
+"""
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from asgi_lifespan import LifespanManager
+from fastapi import FastAPI
+
+from looplab.exercises.checking import check, require_function
+from looplab.exercises.error_text import leaves
+from looplab.exercises.sandbox import Ran, Sandbox, blame
+from looplab.exercises.verdicts import Exercise, Mistake, Verdict, wrong
+from looplab.lab.clients import HOST, IN_PROCESS_URL, LoopbackServer, serve
+from looplab.lab.units import ms
+from looplab.shop.partners import Supplier
+
+IN_TURN = 6
+AT_ONCE = 8
+MOST = 10  # calls that may be with the supplier at once
+RUSH = 25  # requests at once while it hangs
+LONGER = 10  # looks for one call more, once the most are there
+TRIES = 2  # of the requests at once: on a machine that stands still they miss each other
+MEETING = 0.5  # seconds that requests at once get to meet at the supplier
+SLOW = 600  # milliseconds that a supplier may take; it is given up on after 1000
+TICK = 20  # milliseconds between two looks whether a supplier that hangs has been given up on
+PATIENCE = 75  # such looks; a machine that stops everything stops them as well
+ODD_SKU = "A?price=0"
+STARTING = 5.0  # seconds that a lifespan gets to start, and to stop
+SETTLING = 1.0  # seconds that the server gets to notice a closed connection
+LOOKS = 400  # in each of those times
+
+EXERCISE = Exercise(
+    lesson="08",
+    check="check_client",
+    stub="client-per-call",
+    task="Give an app one HTTP client for its life, ten slots, and a second for each request.",
+    usual_wrong_prediction=(
+        "That a client per call costs a new connection and little else: most of it is reading "
+        "certificates, which holds the loop, also for plain http."
+    ),
+    mistakes=(
+        Mistake(
+            "client-per-call",
+            "makes a client in the endpoint or in a dependency, as the stub does",
+            "Each request opened a connection of its own. Make one client when the app starts, "
+            "and let all requests use it.",
+        ),
+        Mistake(
+            "never-closed",
+            "makes the client in the lifespan, or at import, and does not close it",
+            "The app has stopped, and its connection to the supplier is still open. Close the "
+            "client after the lifespan's yield: async with does it.",
+        ),
+        Mistake(
+            "closed-too-soon",
+            "yields after the async with block of the client",
+            "The client was closed before the first request came. Yield inside its async with "
+            "block, so that the app serves while it is open.",
+        ),
+        Mistake(
+            "dead-on-the-second-start",
+            "makes the client outside the lifespan and closes it in the lifespan",
+            "The app works once; started again, it uses the client that its first stop closed. "
+            "Make the client inside the lifespan, before its yield.",
+        ),
+        Mistake(
+            "lifespan-not-passed",
+            "writes a lifespan and forgets FastAPI(lifespan=...), or yields nothing",
+            "The endpoint looks for a client that is not there. Is the lifespan passed to "
+            "FastAPI(lifespan=...), and does it yield the client in a dict? Its items are found in "
+            "request.state.",
+        ),
+        Mistake(
+            "one-at-a-time",
+            "guards the client with a lock, or allows it one connection",
+            "Requests at once wait for each other: a client may be used by many tasks at once, "
+            "and it has connections for them.",
+        ),
+        Mistake(
+            "too-many-at-once",
+            "has no semaphore, a new one for each request, or one of another size",
+            "More than ten calls were with the supplier at once. Put a semaphore in front of the "
+            "call, one that all requests share.",
+        ),
+        Mistake(
+            "waits-without-end",
+            "starts the deadline after the wait for a slot, or has none around it",
+            "The supplier hung, and requests that waited for a slot still had no answer well after "
+            "a second. The second begins when a request comes: look which of its waits your "
+            "deadline covers.",
+        ),
+        Mistake(
+            "seats-lost",
+            "lets calls queue inside httpx under a deadline, or keeps a slot that timed out",
+            "After a bad moment of the supplier, ten calls at once are not possible any more. "
+            "Either a slot is never given back, or calls that timed out while they queued inside "
+            "httpx took their connections with them.",
+        ),
+        Mistake(
+            "left-open-on-error",
+            "closes the client after the yield, without async with or finally",
+            "The app was stopped by an error, and its connection to the supplier is still open: "
+            "what follows a plain yield is skipped then. Put the yield into async with, or "
+            "into try, and close the client in finally.",
+        ),
+        Mistake(
+            "cookies-shared",
+            "shares the client with its cookie jar",
+            "A cookie that the supplier set for one request was sent with another: in production "
+            "that is Ada's session in Bob's call. A client for all needs a jar that takes none: "
+            "cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())).",
+        ),
+        Mistake(
+            "sku-cut",
+            "puts the sku into the path as it is",
+            "A SKU with a question mark did not reach the supplier whole: the rest of it became a "
+            "query, so that a caller writes the request to your partner. Encode it: "
+            'quote(sku, safe="").',
+        ),
+        Mistake(
+            "no-timeout",
+            "sets timeout=None, or leaves more than a second",
+            "The supplier said nothing, and the app was still waiting well after a second: when a "
+            "partner hangs, so do all your requests. Put a deadline of ms(1_000) around the call, "
+            "and answer 504 when it fires.",
+        ),
+        Mistake(
+            "gives-up-too-soon",
+            "sets a timeout far below a second",
+            "A supplier that answers within the second was given up on: a slow day would become an "
+            "outage. Wait for it for a second.",
+        ),
+        Mistake(
+            "failure-as-answer",
+            "returns what the supplier says, whatever its status",
+            "The supplier answered 503, and the app answered 200: callers and monitoring take the "
+            "error for stock. Call raise_for_status(), and answer 502 to the library's HTTPError.",
+        ),
+        Mistake(
+            "wrong-status",
+            "lets the client's errors out, or maps them to another status",
+            "A failure of the supplier got another status than it should have: callers and alerts "
+            "tell your bugs (500) from a partner that failed (502) and one that is late (504). "
+            "Catch time-outs first (TimeoutError, and the library's TimeoutException), then its "
+            "HTTPError.",
+        ),
+        Mistake(
+            "wrong-answer",
+            "returns something else than the supplier's answer",
+            "The endpoint does not answer what the supplier says.",
+        ),
+        Mistake(
+            "does-not-start",
+            "has a lifespan that raises or never yields",
+            "The app does not start: its lifespan fails before its yield, never comes to it, or "
+            "yields something else than a dict or nothing.",
+        ),
+        Mistake(
+            "does-not-stop",
+            "has a lifespan that raises or waits after its yield",
+            "The app does not stop: what follows its lifespan's yield raises an error, or "
+            "waits for ever.",
+        ),
+    ),
+)
+
+
+ASGIApp = Callable[..., Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Visit:
+    """What one start of the app came to."""
+
+    started: bool = False
+    served: bool = False
+    """Whether all that was asked of it was answered."""
+    answers: list[httpx.Response] = field(default_factory=list)
+    peak: int = 0
+    """Requests that were with the supplier at the same time."""
+    statuses: dict[str, int | None] = field(default_factory=dict)
+    """Statuses by what the supplier did; None is no answer at all."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    """The supplier's app, which sets a cookie with each answer; ``cookies`` are those it got."""
+
+    app: ASGIApp
+    cookies: list[str] = field(default_factory=list)
+
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: Callable, send: Callable
+    ) -> None:
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"set-cookie", b"session=ada; Path=/")]
+            await send(message)
+
+        if scope["type"] == "http":
+            self.cookies += [
+                value.decode() for name, value in scope["headers"] if name == b"cookie"
+            ]
+        await self.app(scope, receive, sending)
+
+
+class _Failure(Exception):
+    """What stops the app in the end."""
+
+
+async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
+    """Check the learner's ``make_app`` of lesson 08, show one line, and return the verdict.
+
+    It is called as ``make_app(partner_url)`` with the address of a supplier on a real server on
+    this machine, and returns a FastAPI app with ``GET /stock/{sku}``. The app is started, called
+    and stopped four times, the last time by an error. It passes if
+
+    - it answers what the supplier answers, requests in turn over one connection and requests at
+      once at the same time;
+    - a sku reaches the supplier whole, and no cookie of its answers comes back to it;
+    - a supplier that fails or cannot be reached is a 502, one that says nothing for a second a 504;
+    - in a rush, no more than ten calls are with a supplier that hangs, each request has an answer
+      after a second, and ten at once are possible afterwards;
+    - a second start works, and after each stop no connection is open.
+
+    ``limit`` is how long the app may take in all, in seconds; 15 unless given.
+    """
+    return await check(functools.partial(_judge, make_app=make_app), limit=limit)
+
+
+async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
+    make_app = require_function(make_app, example="check_client(make_app)")
+    supplier = Supplier()
+    watched = _Watched(supplier.app)
+    async with serve(watched) as server:
+        try:
+            app = await _made(sandbox, make_app, server.url)
+            await _judge_good_day(sandbox, app, server, supplier)
+            await _judge_bad_day(sandbox, app, server, supplier)
+            if watched.cookies:
+                raise EXERCISE.wrong("cookies-shared", watched.cookies[0])
+            await _judge_rush(sandbox, app, supplier)
+            await _judge_stop_by_error(sandbox, app, server)
+            await _judge_unreachable(sandbox, make_app)
+        finally:
+            supplier.hang = False
+            await sandbox.stop()
+    return (
+        f"{IN_TURN} requests in turn over one connection, {AT_ONCE} at once without waiting for "
+        f"each other, {MOST} at most, each answered in a second, failures told apart, nothing open "
+        "after four starts and stops."
+    )
+
+
+async def _made(sandbox: Sandbox, make_app: Callable[[str], Any], url: str) -> FastAPI:
+    async def make() -> Any:
+        app = make_app(url)
+        return await app if inspect.isawaitable(app) else app
+
+    app = (await sandbox.run(make)).result()
+    if app is None:
+        raise wrong("not-written", "make_app returned None")
+    if not isinstance(app, FastAPI):
+        raise wrong("wrong-type", f"make_app returned {type(app).__name__}, not a FastAPI app")
+    return app
+
+
+async def _judge_good_day(
+    sandbox: Sandbox, app: FastAPI, server: LoopbackServer, supplier: Supplier
+) -> None:
+    visit = _Visit()
+    before = server.connections
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        visit.answers = [await client.get(f"/stock/A{number}") for number in range(IN_TURN)]
+        in_turn = server.connections - before
+        if in_turn > 1:
+            raise EXERCISE.wrong("client-per-call", f"{in_turn} for {IN_TURN} requests")
+        for answer in visit.answers:
+            _judge_answer(answer, answer.url.path)
+        for _ in range(TRIES):
+            at_once = await _all_at_once(client, supplier)
+            visit.peak = supplier.peak_in_flight
+            if visit.peak == AT_ONCE and all(answer.is_success for answer in at_once):
+                break
+        visit.answers += at_once
+
+    ran = await sandbox.run(lambda: _visited(app, visit, asked))
+    if ran.error is not None and _says_closed(ran.error):
+        raise EXERCISE.wrong("closed-too-soon")
+    _judge_ended(ran, visit)
+    if visit.peak < AT_ONCE:
+        raise EXERCISE.wrong("one-at-a-time", f"{visit.peak} of {AT_ONCE} at once")
+    for answer in visit.answers:
+        _judge_answer(answer, answer.url.path)
+    await _judge_closed(server, "never-closed")
+
+
+async def _judge_bad_day(
+    sandbox: Sandbox, app: FastAPI, server: LoopbackServer, supplier: Supplier
+) -> None:
+    """Start the app again, with a supplier that is late, fails and hangs."""
+    visit = _Visit()
+    supplier.fault("slow", latency=ms(SLOW))
+    supplier.fault("failing", failure=True)
+    supplier.fault("hanging", hang=True)
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        visit.answers = [await client.get("/stock/A")]
+        visit.answers.append(await client.get(f"/stock/{quote(ODD_SKU, safe='')}"))
+        async with asyncio.TaskGroup() as group:
+            for sku in ("slow", "failing", "hanging"):
+                group.create_task(_status_of(client, sku, visit))
+
+    ran = await sandbox.run(lambda: _visited(app, visit, asked))
+    if ran.error is not None and _says_closed(ran.error):
+        raise EXERCISE.wrong("dead-on-the-second-start")
+    _judge_ended(ran, visit)
+    first, odd = visit.answers
+    _judge_answer(first, first.url.path)
+    if not odd.is_success or odd.json().get("sku") != ODD_SKU:
+        raise EXERCISE.wrong("sku-cut", f"asked for {ODD_SKU}")
+    if visit.statuses["hanging"] is None:
+        raise EXERCISE.wrong("no-timeout")
+    if visit.statuses["slow"] != 200:
+        raise EXERCISE.wrong("gives-up-too-soon", f"the answer was {visit.statuses['slow']}")
+    if visit.statuses["failing"] == 200:
+        raise EXERCISE.wrong("failure-as-answer")
+    _judge_status("a supplier that fails", visit.statuses["failing"], 502)
+    _judge_status("a supplier that says nothing", visit.statuses["hanging"], 504)
+    await _judge_closed(server, "never-closed")
+
+
+async def _judge_rush(sandbox: Sandbox, app: FastAPI, supplier: Supplier) -> None:
+    """Start the app again, and let many requests meet a supplier that hangs, then a healthy one."""
+    visit = _Visit()
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        await client.get("/stock/A")
+        supplier.reset()
+        supplier.hang = True
+        async with asyncio.TaskGroup() as group:
+            for number in range(RUSH):
+                group.create_task(_status_of(client, f"C{number}", visit))
+            visit.peak = await _crowd_at(supplier)
+        supplier.hang = False
+        for _ in range(TRIES):
+            visit.answers = await _all_at_once(client, supplier, MOST)
+            if supplier.peak_in_flight == MOST:
+                break
+
+    _judge_ended(await sandbox.run(lambda: _visited(app, visit, asked)), visit)
+    if visit.peak > MOST:
+        raise EXERCISE.wrong("too-many-at-once", f"{visit.peak} of {RUSH} requests")
+    if None in visit.statuses.values():
+        raise EXERCISE.wrong("waits-without-end")
+    if supplier.peak_in_flight < MOST or not all(one.is_success for one in visit.answers):
+        raise EXERCISE.wrong("seats-lost", f"{supplier.peak_in_flight} of {MOST} at once")
+    for status in visit.statuses.values():
+        _judge_status("a request that has waited for a second", status, 504)
+
+
+async def _crowd_at(supplier: Supplier) -> int:
+    """Return how many calls come to a supplier that hangs, before any of them is given up on."""
+    for _ in range(PATIENCE):
+        if supplier.peak_in_flight >= MOST:
+            break
+        await asyncio.sleep(ms(TICK) / 2)
+    for _ in range(LONGER):
+        await asyncio.sleep(ms(TICK) / 2)
+    return supplier.peak_in_flight
+
+
+async def _judge_stop_by_error(sandbox: Sandbox, app: FastAPI, server: LoopbackServer) -> None:
+    visit = _Visit()
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        visit.answers = [await client.get("/stock/A")]
+        raise _Failure
+
+    async def visited() -> None:
+        with contextlib.suppress(_Failure):
+            await _visited(app, visit, asked)
+
+    ran = await sandbox.run(visited)
+    visit.served = bool(visit.answers)
+    _judge_ended(ran, visit)
+    await _judge_closed(server, "left-open-on-error")
+
+
+async def _judge_unreachable(sandbox: Sandbox, make_app: Callable[[str], Any]) -> None:
+    visit = _Visit()
+    with socket.socket() as taken:  # bound and not listening: nobody else gets it, none answers
+        taken.bind((HOST, 0))
+        app = await _made(sandbox, make_app, f"http://{HOST}:{taken.getsockname()[1]}")
+        ran = await sandbox.run(
+            lambda: _visited(app, visit, lambda client: _status_of(client, "A", visit))
+        )
+    _judge_ended(ran, visit)
+    _judge_status("a supplier that cannot be reached", visit.statuses["A"], 502)
+
+
+async def _visited(
+    app: FastAPI, visit: _Visit, ask: Callable[[httpx.AsyncClient], Awaitable[None]]
+) -> None:
+    """Start the app, ask it, and stop it; an error of ``ask`` cancels its lifespan."""
+    manager = LifespanManager(
+        _with_own_state(app), startup_timeout=STARTING, shutdown_timeout=STARTING
+    )
+    async with manager:
+        visit.started = True
+        transport = httpx.ASGITransport(manager.app)
+        async with httpx.AsyncClient(transport=transport, base_url=IN_PROCESS_URL) as client:
+            await ask(client)
+        visit.served = True
+
+
+def _with_own_state(app: FastAPI) -> ASGIApp:
+    """Give each request a copy of the lifespan's state, as servers do and the manager does not."""
+
+    async def own_state(scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
+        if scope["type"] != "lifespan":
+            scope["state"] = dict(scope["state"])
+        await app(scope, receive, send)
+
+    return own_state
+
+
+async def _status_of(client: httpx.AsyncClient, sku: str, visit: _Visit) -> None:
+    """Note the status of the app's answer: 500 where it raises, None where none comes."""
+    asking = asyncio.create_task(client.get(f"/stock/{sku}"))
+    for _ in range(PATIENCE):
+        await asyncio.wait({asking}, timeout=ms(TICK))
+        if asking.done():
+            break
+    asking.cancel()
+    await asyncio.wait({asking})
+    visit.statuses[sku] = None
+    if not asking.cancelled():
+        error = asking.exception()
+        visit.statuses[sku] = asking.result().status_code if error is None else 500
+
+
+async def _all_at_once(
+    client: httpx.AsyncClient, supplier: Supplier, number: int = AT_ONCE
+) -> list[httpx.Response]:
+    """Ask while the supplier keeps each call waiting, until all have met there or time is up."""
+    supplier.reset()
+    supplier.hang = True
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(client.get(f"/stock/B{n}")) for n in range(number)]
+        try:
+            for _ in range(LOOKS):
+                if supplier.peak_in_flight >= number:
+                    break
+                await asyncio.sleep(MEETING / LOOKS)
+        finally:
+            supplier.hang = False
+    return [call.result() for call in calls]
+
+
+def _judge_ended(ran: Ran[Any], visit: _Visit) -> None:
+    if ran.error is None:
+        ran.result()
+        return
+    errors = list(leaves(ran.error))
+    if any(isinstance(error, AttributeError | KeyError) for error in errors) and visit.started:
+        raise EXERCISE.wrong("lifespan-not-passed", str(errors[0]).strip('"'))
+    mistake = blame(ran.error)
+    told = getattr(mistake, "detail", "")
+    if getattr(getattr(mistake, "mistake", None), "name", "") != "raised":
+        raise mistake
+    if not visit.started:
+        raise EXERCISE.wrong("does-not-start", told)
+    if visit.served:
+        raise EXERCISE.wrong("does-not-stop", told)
+    raise mistake
+
+
+def _judge_answer(answer: httpx.Response, path: str) -> None:
+    if answer.status_code != 200:
+        raise EXERCISE.wrong("wrong-answer", f"{path}: {answer.status_code}")
+    told = answer.json()
+    if not isinstance(told, dict) or told.get("sku") != path.rpartition("/")[2]:
+        raise EXERCISE.wrong("wrong-answer", f"look at {path}")
+
+
+def _judge_status(what: str, status: int | None, expected: int) -> None:
+    if status != expected:
+        raise EXERCISE.wrong("wrong-status", f"{what}: {status}, where {expected} is due")
+
+
+def _says_closed(error: BaseException) -> bool:
+    return any("closed" in str(leaf) for leaf in leaves(error) if isinstance(leaf, RuntimeError))
+
+
+async def _judge_closed(server: LoopbackServer, mistake: str) -> None:
+    """Give the server a moment to see connections close, and count those that do not."""
+    for _ in range(LOOKS):
+        if not server.open_connections:
+            return
+        await asyncio.sleep(SETTLING / LOOKS)
+    raise EXERCISE.wrong(mistake, f"open connections: {server.open_connections}")

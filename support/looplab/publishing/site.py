@@ -1,0 +1,192 @@
+"""The reading site: the lessons as they were saved, as static pages.
+
+MyST-NB reads the saved outputs and executes nothing; nothing is fetched while the site is built,
+and its pages ask no other host for anything.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from nbformat import NotebookNode
+
+from looplab.project import CourseError, Lesson, Project
+from looplab.publishing.draft import Draft, slide_type
+from looplab.publishing.notebooks import read_notebook, write_notebook
+from looplab.publishing.saved import outputs, saved_faults
+
+TITLE = "Async patterns for FastAPI"
+LEAD_ENDS = "## Ways in"
+SYMPTOMS = "symptoms"
+MARK = ".course-site"
+FOLDED = {"setup": "hide-input", "solution": "hide-input", "hygiene": "hide-input"}
+SETTINGS: dict[str, Any] = {
+    "project": TITLE,
+    "html_title": TITLE,
+    "extensions": ["myst_nb"],
+    "html_theme": "sphinx_book_theme",
+    "html_static_path": ["_static"],
+    "html_css_files": ["course.css"],
+    "html_copy_source": False,
+    "html_show_sourcelink": False,
+    "html_show_copyright": False,
+    "html_show_sphinx": False,
+    "html_last_updated_fmt": None,
+    "myst_heading_anchors": 3,
+    "nb_execution_mode": "off",
+    "nb_ipywidgets_js": {},
+    "nb_code_prompt_show": "Show the code of this cell",
+    "nb_code_prompt_hide": "Hide the code of this cell",
+    "html_theme_options": {
+        "show_navbar_depth": 1,
+        "show_toc_level": 2,
+        "use_download_button": False,
+        "use_fullscreen_button": False,
+        "home_page_in_toc": True,
+        "navbar_persistent": [],
+    },
+}
+STYLE = """\
+/* A wide table scrolls by itself; the page never scrolls sideways. */
+.bd-article table { display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
+.bd-article img { max-width: 100%; height: auto; }
+.bd-article code { overflow-wrap: anywhere; }
+/* The theme keeps each word of inline code in one line. */
+.bd-article code.literal .pre { white-space: pre-wrap; }
+"""
+
+
+def build_site(project: Project, target: Path) -> str:
+    """Build the site into the folder ``target``, which is replaced, and return a line about it.
+
+    Raises CourseError when a lesson's saved outputs are stale or faulty, when ``target`` holds
+    something that is no site of the course, and when a link leads nowhere.
+    """
+    lessons = project.selection([])
+    _require_sound(lessons)
+    _require_ours(project, target)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        _write_sources(project, lessons, work / "source")
+        _run_sphinx(work / "source", work / "site", work / "doctrees")
+        (work / "site" / MARK).write_text("Made by `course site`; it is replaced as a whole.\n")
+        if target.exists():
+            shutil.rmtree(target)
+        shutil.copytree(work / "site", target)
+    return f"{len(lessons)} lessons are in {target}; open {target / 'index.html'}."
+
+
+def _require_sound(lessons: list[Lesson]) -> None:
+    faults = [
+        f"{lesson.name}: {fault}" for lesson in lessons for fault in saved_faults(lesson.path)
+    ]
+    if faults:
+        stale = sorted({fault.partition(":")[0] for fault in faults})
+        raise CourseError(
+            "\n".join([*faults, f"Mend them first with `course refresh {' '.join(stale)}`."])
+        )
+
+
+def _require_ours(project: Project, target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise CourseError(f"output is {target}; it must be a folder, and it is a file.")
+    if target.is_dir() and any(target.iterdir()) and not (target / MARK).exists():
+        raise CourseError(
+            f"output is {target}; it must be a new folder, an empty one or an earlier site, and it "
+            "holds other files."
+        )
+    if project.root.is_relative_to(target.resolve()):
+        raise CourseError(f"output is {target}; it must not hold the course itself.")
+
+
+def _write_sources(project: Project, lessons: list[Lesson], source: Path) -> None:
+    (source / "_static").mkdir(parents=True)
+    (source / "_static" / "course.css").write_text(STYLE, encoding="utf-8")
+    drafts = [Draft(lesson, read_notebook(lesson.path)) for lesson in lessons]
+    readme = (project.root / "README.md").read_text(encoding="utf-8")
+    (source / "index.md").write_text(_index(readme, drafts), encoding="utf-8")
+    (source / f"{SYMPTOMS}.md").write_text(_symptoms(drafts[0]), encoding="utf-8")
+    for draft in drafts:
+        write_notebook(_readable(draft.notebook), source / draft.lesson.path.name)
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", readme):
+        if "://" not in picture:
+            (source / picture).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(project.root / picture, source / picture)
+
+
+def _readable(notebook: NotebookNode) -> NotebookNode:
+    """Return the notebook without notes, with its pictures' words, and its side-shows folded."""
+    # imports the lab, which other verbs do without
+    from looplab.lab.display import PICTURE_WIDTH, picture_markup
+
+    notebook["cells"] = [cell for cell in notebook["cells"] if slide_type(cell) != "notes"]
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        for tag, fold in FOLDED.items():
+            if tag in tags and fold not in tags:
+                cell["metadata"]["tags"] = tags = [*tags, fold]
+    for _, output in outputs(notebook):
+        data = output.get("data", {})
+        if "image/png" in data and "text/html" not in data:
+            told = output.get("metadata", {}).get("image/png", {})
+            words, width = str(told.get("alt", "")), told.get("width", PICTURE_WIDTH)
+            encoded = "".join(data.pop("image/png").split())
+            data["text/html"] = picture_markup(encoded, words, width)
+    return notebook
+
+
+def _index(readme: str, drafts: list[Draft]) -> str:
+    lead = readme.partition(LEAD_ENDS)[0].replace("](notebooks/", "](")
+    names = "\n".join([*map(_entry, drafts), SYMPTOMS])
+    return f"{lead}\n```{{toctree}}\n:hidden:\n:caption: Lessons\n\n{names}\n```\n"
+
+
+def _entry(draft: Draft) -> str:
+    """Return the lesson's line in the table of contents: its number, its title and its file."""
+    return f"{draft.lesson.number} · {draft.title} <{draft.lesson.name}>"
+
+
+def _symptoms(first: Draft) -> str:
+    source = next((cell["source"] for cell in first.cells if cell["id"] == SYMPTOMS), None)
+    if source is None:
+        raise CourseError(
+            f"{first.lesson.name} has no cell {SYMPTOMS!r}, which the site's index is made of."
+        )
+    return re.sub(r"^## ", "# ", source, count=1) + "\n"
+
+
+def _run_sphinx(source: Path, site: Path, doctrees: Path) -> None:
+    """Build the pages in a process of their own: Sphinx changes docutils for a whole process."""
+    for package in ("myst_nb", "sphinx_book_theme"):
+        if importlib.util.find_spec(package) is None:
+            raise CourseError(
+                f"The package {package} is not installed: it comes with the development group, "
+                "`uv sync`."
+            )
+    settings = [f"{name} = {value!r}\n" for name, value in SETTINGS.items()]
+    (source / "conf.py").write_text("".join(settings), encoding="utf-8")
+    sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-E", "-d", str(doctrees)]
+    run = subprocess.run(
+        [*sphinx, str(source), str(site)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"},
+        check=False,
+    )
+    told = _told(run.stderr, source)
+    if run.returncode or told:
+        raise CourseError(f"The site is not whole:\n{told}")
+
+
+def _told(warnings: str, source: Path) -> str:
+    """Return Sphinx's warnings, one a line, without colours and without this run's folder."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", warnings).replace(f"{source}{os.sep}", "")
+    return "\n".join(line for line in plain.splitlines() if line.strip())

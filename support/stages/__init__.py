@@ -1,4 +1,0 @@
-"""What single lessons run on: code that uses the instruments of `support.lab`, and so is no shop.
-
-Like the shop, it is the course's own code: an x-ray shows its tasks.
-"""
