@@ -517,7 +517,7 @@ class Explorer {
 
     timeAt(event) {
         const box = this.canvas.getBoundingClientRect();
-        return this.view[0] + (event.clientX - box.left) / this.wide * (this.view[1] - this.view[0]);
+        return this.view[0] + (event.clientX - box.left) / box.width * (this.view[1] - this.view[0]);
     }
 
     onWheel(event) {
@@ -812,7 +812,8 @@ class Explorer {
 
     barAt(event) {
         const box = this.canvas.getBoundingClientRect();
-        const x = event.clientX - box.left, y = event.clientY - box.top + this.scroll.scrollTop;
+        const scale = this.wide / box.width; // slides are shown scaled
+        const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale + this.scroll.scrollTop;
         const row = this.rowAt(y);
         if (!row || row.level < 0) return null;
         if (row.kind === "group") {
@@ -961,8 +962,8 @@ class Explorer {
         const box = chart.getBoundingClientRect();
         const wide = card.offsetWidth, high = card.offsetHeight;
         const from = this.labels + Math.max(0, Math.min(this.x(bar.from), this.wide)), to = this.labels + Math.max(0, Math.min(this.x(bar.to), this.wide));
-        const wanted = event ? event.x - box.left + 14 : Math.min(from + 8, (from + to) / 2);
-        const left = Math.max(0, Math.min(wanted, box.width - wide));
+        const wanted = event ? (event.x - box.left) * chart.offsetWidth / box.width + 14 : Math.min(from + 8, (from + to) / 2);
+        const left = Math.max(0, Math.min(wanted, chart.offsetWidth - wide));
         const top = scroll.offsetTop + row.top - scroll.scrollTop;
         const foot = top + row.height + 6;
         const above = top - high - 6;
