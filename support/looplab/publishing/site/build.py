@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
         ("predictions.js", {"defer": "defer"}),
         ("dials.js", {"defer": "defer"}),
     ],
+    "html_context": {"default_mode": "auto"},
     "html_copy_source": False,
     "html_show_sourcelink": False,
     "html_show_copyright": False,

@@ -77,25 +77,22 @@ def _needs_a_kernel(lesson: Lesson) -> NotebookNode:
 def _what_is_live(lesson: Lesson, live: Live) -> str:
     here = []
     if live.predictions:
-        here.append(_counted(live.predictions, "prediction to make", "predictions to make"))
-    here += [f"a dial with {count} results" for count in live.dials]
+        predictions = "a prediction" if live.predictions == 1 else f"{live.predictions} predictions"
+        here.append(f"make {predictions}")
+    here += [f"move a dial through {count} results" for count in live.dials]
     if live.exercise:
-        here.append("an exercise whose hint and solution open")
-    works = f"On this page: {_listed(here)}. " if here else ""
-    check = ", and the check of your exercise" if live.exercise else ""
+        here.append("open the hint and the solution of the exercise")
+    works = f"You can {_listed(here)}. " if here else ""
+    check = ", or to have your exercise checked" if live.exercise else ""
     return (
-        "```{note}\n:class: course-live\n"
-        f"{works}All outputs were measured and saved beforehand. In the notebook "
-        f"(`course open {_short(lesson)}`): running and changing the code{check}.\n```"
+        "```{admonition} What works on this page\n:class: note course-live\n"
+        f"{works}All outputs come from one run, which was saved. To run and change the code{check}, "
+        f"open the notebook: `course open {_short(lesson)}`.\n```"
     )
 
 
 def _short(lesson: Lesson) -> str:
     return f"{lesson.number}_deeper" if lesson.deeper else lesson.number
-
-
-def _counted(count: int, one: str, several: str) -> str:
-    return f"a {one}" if count == 1 else f"{count} {several}"
 
 
 def _listed(parts: list[str]) -> str:

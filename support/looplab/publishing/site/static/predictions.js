@@ -93,6 +93,7 @@
         part.setAttribute("hidden", "until-found");
         part.addEventListener("beforematch", () => this.open());
       }
+      for (const one of this.asked) one.covers.hidden = false;
     }
 
     open() {
@@ -101,7 +102,7 @@
         part.removeAttribute("hidden");
       }
       this.covered = [];
-      for (const one of this.asked) one.showWithout();
+      for (const one of this.asked) one.uncovered();
     }
 
     openWhenAnswered() {
@@ -111,7 +112,7 @@
     }
   }
 
-  let made_so_far = 0;
+  let built = 0;
 
   /** One question: its form, its answer's table, and the guess once there is one. */
   class Prediction {
@@ -120,7 +121,7 @@
       this.cover = cover;
       this.told = JSON.parse(place.dataset.told);
       this.guess = null;
-      this.id = `course-prediction-${++made_so_far}`;
+      this.id = `course-prediction-${++built}`;
     }
 
     /** Find the table after the question that answers it; there may be none. */
@@ -158,13 +159,17 @@
           ...(this.table ? [show] : []),
         ),
       );
+      const section = this.table?.closest("section");
+      const heading = section?.querySelector("h1, h2, h3")?.firstChild.textContent;
+      this.covers = made("p", { className: "course-covers" });
+      this.covers.textContent = `What comes next, up to “${heading}”, opens with your answer.`;
       this.status = made("p", { className: "course-status" });
       this.status.setAttribute("role", "status");
       this.form.addEventListener("submit", (event) => {
         event.preventDefault();
         this.answer(this.input.value);
       });
-      this.place.replaceChildren(this.form, this.status);
+      this.place.replaceChildren(this.form, this.status, ...(this.table ? [this.covers] : []));
     }
 
     answer(typed) {
@@ -198,17 +203,18 @@
       this.tell("Shown without a guess.", true);
     }
 
-    showWithout() {
+    uncovered() {
+      this.covers.hidden = true;
       if (this.guess === null && !this.status.textContent) this.tell("Shown without a guess.", true);
     }
 
     tell(words, open) {
       this.status.replaceChildren(words);
       if (this.table && open) {
-        const link = made("a", { href: `#${this.table.id}` }, "Measured, below");
+        const link = made("a", { href: `#${this.table.id}` }, "go to the measurement");
         const again = made("button", { type: "button", className: "course-again" }, "Ask me again");
         again.addEventListener("click", () => this.askAgain());
-        this.status.append(" Read on, or go to the answer: ", link, ". ", again);
+        this.status.append(" Read on, or ", link, ". ", again);
       } else if (this.table) {
         this.status.append(" Answer the other question, too.");
       }
