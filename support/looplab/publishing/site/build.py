@@ -25,6 +25,7 @@ SYMPTOMS = "symptoms"
 MARK = ".course-site"
 SETTINGS: dict[str, Any] = {
     "project": TITLE,
+    "author": "",
     "html_title": TITLE,
     "extensions": ["myst_nb"],
     "html_theme": "sphinx_book_theme",
