@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "html_js_files": [
         ("predictions.js", {"defer": "defer"}),
         ("dials.js", {"defer": "defer"}),
+        ("explorer.js", {"defer": "defer"}),
     ],
     "html_context": {"default_mode": "auto"},
     "html_copy_source": False,
@@ -107,10 +108,12 @@ def _require_ours(project: Project, target: Path) -> None:
 
 def _write_sources(project: Project, lessons: list[Lesson], source: Path) -> None:
     # imports the lab, which other verbs do without
+    from looplab.lab.explorer import script
     from looplab.publishing.site.page import page_of
 
     source.mkdir()
     shutil.copytree(STATIC, source / "_static")
+    (source / "_static" / "explorer.js").write_text(script(), encoding="utf-8")
     drafts = [Draft(lesson, read_notebook(lesson.path)) for lesson in lessons]
     readme = (project.root / "README.md").read_text(encoding="utf-8")
     (source / "index.md").write_text(_index(readme, drafts), encoding="utf-8")

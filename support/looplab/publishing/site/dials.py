@@ -1,12 +1,22 @@
 """Dials: each choice's result, one shown at a time by the page's script, all of them without it."""
 
 import html
+from collections.abc import Iterator
 from typing import Any
 
 from nbformat import NotebookNode
 
 from looplab.kept import CHOICES
+from looplab.publishing.saved import outputs
 from looplab.publishing.site.outputs import markup_of
+
+
+def with_choices(notebook: NotebookNode) -> Iterator[NotebookNode]:
+    """Yield each output of ``notebook``, and those that its dials' other choices left."""
+    for _, output in outputs(notebook):
+        yield output
+        for result in output.get("data", {}).get(CHOICES, {}).get("results", []):
+            yield from result
 
 
 def lay_out(notebook: NotebookNode) -> list[int]:

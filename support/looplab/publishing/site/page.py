@@ -11,7 +11,7 @@ from looplab.publishing.kept import give_back
 from looplab.publishing.notebooks import read_notebook
 from looplab.publishing.saved import outputs
 from looplab.publishing.site import dials, predictions
-from looplab.publishing.site.outputs import markup_of
+from looplab.publishing.site.outputs import can_be_explored, markup_of
 
 FOLDED = {"setup": "hide-input", "solution": "hide-cell", "hygiene": "hide-input"}
 PROMPTS = {"solution": ("Show a solution", "Hide the solution")}
@@ -24,6 +24,8 @@ class Live:
     predictions: int
     dials: tuple[int, ...]
     """How many results each dial has."""
+    pictures: int
+    """How many pictures can be explored."""
     exercise: bool
 
 
@@ -36,17 +38,16 @@ def page_of(lesson: Lesson) -> NotebookNode:
     give_back(notebook, lesson.path)
     notebook["cells"] = [cell for cell in notebook["cells"] if slide_type(cell) != "notes"]
     asked = predictions.ask(notebook)
+    pictures = sum(can_be_explored(output) for output in dials.with_choices(notebook))
     turned = tuple(dials.lay_out(notebook))
     for _, output in outputs(notebook):
-        data = output.get("data", {})
-        if "image/png" in data:
-            data["text/html"] = markup_of(output)
-            del data["image/png"]
+        if "image/png" in output.get("data", {}):
+            output["data"] = {"text/html": markup_of(output)}
     checks = [cell for cell in notebook["cells"] if "check" in tags(cell)]
     for cell in checks:
         cell["outputs"].append(_needs_a_kernel(lesson))
     _fold(notebook)
-    live = Live(asked, turned, exercise=bool(checks))
+    live = Live(asked, turned, pictures, exercise=bool(checks))
     title = notebook["cells"][0]
     heading, _, rest = title["source"].partition("\n")
     title["source"] = f"{heading}\n\n{_what_is_live(lesson, live)}\n{rest}"
@@ -80,6 +81,9 @@ def _what_is_live(lesson: Lesson, live: Live) -> str:
         predictions = "a prediction" if live.predictions == 1 else f"{live.predictions} predictions"
         here.append(f"make {predictions}")
     here += [f"move a dial through {count} results" for count in live.dials]
+    if live.pictures:
+        pictures = "a picture" if live.pictures == 1 else f"{live.pictures} pictures"
+        here.append(f"explore {pictures}")
     if live.exercise:
         here.append("open the hint and the solution of the exercise")
     works = f"You can {_listed(here)}. " if here else ""
