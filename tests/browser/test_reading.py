@@ -7,6 +7,7 @@ would who got the site as a folder; one test opens them from a server.
 import functools
 import http.server
 import io
+import re
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -33,10 +34,23 @@ OpenPage = Callable[..., Page]
 PREDICT = """\
 from looplab.lab import dial, predict, show_note, show_table
 guess = predict("how long it takes", between=(0, 1500))"""
+XRAY = """\
+import asyncio
+from looplab.lab import ms, xray
+
+
+async def branches(count):
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(asyncio.sleep(ms(20)), name="branch")
+
+
+_ = await xray(branches(2), title="two branches")"""
 DIAL = """\
 async def run(value):
     rows = [[f"{value:,}", "a rather long cell of a table " * 3]]
     show_table(["branches", "found"], rows)
+    await xray(branches(min(value, 12)), title=f"{value} branches")
     show_note(f"{value} at once", kind="tick")
 
 
@@ -58,9 +72,11 @@ def text(identity: str, source: str) -> nbformat.NotebookNode:
     return new_markdown_cell(source, id=identity)
 
 
+HINT = "<details><summary>Hint</summary>\n\nSo.\n\n</details>"
 LESSONS = {
     LESSON: [
         text("title", "# Start here\n\nA hook, and [a later place](#deeper-down)."),
+        code("picture", XRAY),
         text("predict-prose", "## Predict\n\nHow long?"),
         code("predict", PREDICT),
         text("after", "Covered, in the section of the question."),
@@ -69,7 +85,7 @@ LESSONS = {
         text("compare-prose", "## Compare\n\nCovered."),
         code("compare", "guess.reveal(57, bound=50)"),
         code("dial", DIAL, "dial"),
-        text("exercise-prose", "## Exercise\n\n<details><summary>Hint</summary>\n\nSo.\n\n</details>"),
+        text("exercise-prose", f"## Exercise\n\n{HINT}"),
         code("stub", "def answer():\n    return 41", "exercise"),
         code("check", "show_note('It is one short.', kind='hint')", "check"),
         code("solution", "def solved():\n    return 42\n\n\nsolved()", "solution"),
@@ -237,7 +253,8 @@ def test_several_questions_open_together(open_page: OpenPage) -> None:
     question(page, "Predict: the second?").fill("4")
     question(page, "Predict: the second?").press("Enter")
     assert not is_covered(page)
-    assert answer_rows(page, 0) == ["you said 3", "measured 2", "you were at 1.50 times the measurement"]  # fmt: skip
+    times = "you were at 1.50 times the measurement"
+    assert answer_rows(page, 0) == ["you said 3", "measured 2", times]
     assert answer_rows(page, 1) == ["you said 4", "measured 0"]
 
 
@@ -294,6 +311,47 @@ def test_a_dial_moves_through_the_kept_results(open_page: OpenPage) -> None:
         )
 
 
+def drawn(page: Page, within: str) -> float:
+    """Return how wide the picture to explore is drawn, once it is."""
+    picture = page.locator(f"{within} .looplab-xray")
+    expect(picture).to_have_attribute("data-state", "ready")
+    canvas = picture.locator("canvas").last.bounding_box()
+    assert canvas is not None
+    return canvas["width"]
+
+
+def test_a_picture_can_be_explored_where_it_was_covered_and_under_each_choice(
+    open_page: OpenPage,
+) -> None:
+    page = open_page()
+    wide = drawn(page, ".bd-article section > .cell:not(.tag_dial)")
+    assert wide > 300
+    page.get_by_role("button", name="Show me").click()
+    for chosen in ("10", "1", "1000"):
+        page.get_by_role("radio", name=chosen, exact=True).check()
+        within = f".course-choice[data-choice='{chosen}']"
+        expect(page.locator(f"{within} .looplab-xray")).to_contain_text(f"{chosen} branches")
+        assert drawn(page, within) > 0.8 * wide
+
+
+def test_without_scripts_the_still_picture_is_shown_and_has_words(open_page: OpenPage) -> None:
+    page = open_page(java_script_enabled=False)
+    pictures = page.locator(".looplab-xray img")
+    assert pictures.count() == 4
+    for picture in pictures.all():
+        expect(picture).to_be_visible()
+        expect(picture).to_have_attribute("alt", re.compile("A lane per task over time. "))
+
+
+def test_the_top_of_a_page_says_what_works_there(open_page: OpenPage) -> None:
+    live = open_page().locator(".course-live")
+    expect(live).to_contain_text(
+        "You can make a prediction, move a dial through 3 results, explore 4 pictures and open the "
+        "hint and the solution of the exercise."
+    )
+    expect(live).to_contain_text("open the notebook: course open 00")
+
+
 def test_hint_and_solution_are_folded_and_the_stub_is_not(open_page: OpenPage) -> None:
     page = open_page()
     expect(page.get_by_text("return 41")).to_be_visible()
@@ -316,7 +374,8 @@ def test_the_check_says_that_it_needs_the_notebook(open_page: OpenPage) -> None:
 
 def test_without_scripts_everything_is_there_to_read(open_page: OpenPage) -> None:
     page = open_page(java_script_enabled=False)
-    expect(page.get_by_text("Your prediction, please: how long it takes (0 to 1500 ms)")).to_be_visible()  # fmt: skip
+    asked = page.get_by_text("Your prediction, please: how long it takes (0 to 1500 ms)")
+    expect(asked).to_be_visible()
     expect(heading(page, "The pattern")).to_be_visible()
     for words in ("57 ms", "branches: 1000"):
         expect(page.get_by_text(words, exact=True).first).to_be_visible()

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from rich.console import Console
 
-from looplab.project import CourseError, Project
 from looplab.kept import CHOICES, PREDICTION, REVEALED
+from looplab.project import CourseError, Project
 from looplab.publishing.kept import give_back, path_beside
 from looplab.publishing.notebooks import read_notebook
 from looplab.publishing.refresh import refresh

@@ -90,8 +90,8 @@ def _what_is_live(lesson: Lesson, live: Live) -> str:
     check = ", or to have your exercise checked" if live.exercise else ""
     return (
         "```{admonition} What works on this page\n:class: note course-live\n"
-        f"{works}All outputs come from one run, which was saved. To run and change the code{check}, "
-        f"open the notebook: `course open {_short(lesson)}`.\n```"
+        f"{works}All outputs come from one run, which was saved. To run and change the code{check},"
+        f" open the notebook: `course open {_short(lesson)}`.\n```"
     )
 
 
