@@ -3,6 +3,7 @@
 from looplab.project import CourseError, Lesson, Project
 from looplab.publishing.draft import Draft
 from looplab.publishing.index import index_faults
+from looplab.publishing.kept import missing_faults
 from looplab.publishing.notebooks import read_notebook
 from looplab.publishing.rules import structure_faults
 from looplab.publishing.saved import saved_faults
@@ -31,4 +32,5 @@ def lesson_faults(lesson: Lesson) -> list[str]:
         notebook = read_notebook(lesson.path)
     except CourseError:
         return faults
-    return faults + structure_faults(Draft(lesson, notebook))
+    draft = Draft(lesson, notebook)
+    return [*faults, *missing_faults(draft), *structure_faults(draft)]
