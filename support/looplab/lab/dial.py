@@ -7,9 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from IPython.display import display
-
-from looplab.lab.display import collected, show_note
+from looplab.lab.display import collected, display, show_note
 from looplab.lab.errors import LessonError
 
 PATIENCE = 0.15
