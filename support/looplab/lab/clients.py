@@ -328,7 +328,12 @@ class LoopbackServer:
     when the app had shut down; they are cancelled then.
     """
 
-    def __init__(self, app: ASGIApp, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        options: dict[str, Any],
+        prepare: Callable[[], object] = lambda: None,
+    ) -> None:
         self.port = 0
         self.errors: list[Exception] = []
         self.left_behind: list[str] = []
@@ -337,6 +342,7 @@ class LoopbackServer:
         self._config = uvicorn.Config(
             self._observed, host=HOST, port=0, interface="asgi3", **options
         )
+        self._prepare = prepare
         self._lifespan_error: BaseException | None = None
         self._failure: BaseException | None = None
         self._server: _Server | None = None
@@ -362,6 +368,11 @@ class LoopbackServer:
         if self._loop is None:
             raise RuntimeError("the server's loop has not started")
         return self._loop
+
+    @property
+    def thread(self) -> int:
+        """The identifier of the thread that the server's loop runs in."""
+        return self._thread.ident or 0
 
     @property
     def connections(self) -> int:
@@ -456,6 +467,7 @@ class LoopbackServer:
         self._main = asyncio.current_task()
         if self._unwanted.is_set():
             return
+        self._prepare()
         self._server = _Server(self._config, self._has_bound)
         try:
             await self._server.serve()
@@ -594,6 +606,18 @@ async def serve(app: ASGIApp, **options: Any) -> AsyncGenerator[LoopbackServer]:
     it. An app that was shut down before may not start again: the message says so. If it starts but
     no longer works, it answers 500, and the errors in ``.errors`` carry a note that says so.
     """
+    async with served(app, options) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def served(
+    app: ASGIApp, options: dict[str, Any], *, prepare: Callable[[], object] = lambda: None
+) -> AsyncGenerator[LoopbackServer]:
+    """Serve as :func:`serve` does; ``prepare`` is called on its loop before the app starts.
+
+    Raises what :func:`serve` raises.
+    """
     _require_app(app)
     # AnyIO loads its backend, and what httpx opens connections by, when it is first used: tens of
     # milliseconds that an x-ray of the first request would show as the lesson's own work.
@@ -606,7 +630,7 @@ async def serve(app: ASGIApp, **options: Any) -> AsyncGenerator[LoopbackServer]:
     options.setdefault("access_log", False)
     options.setdefault("ws", _websocket_protocol())
     options.setdefault("timeout_graceful_shutdown", GRACEFUL)
-    server = LoopbackServer(app, options)
+    server = LoopbackServer(app, options, prepare)
     try:
         await server._start()
         yield server

@@ -30,7 +30,7 @@ _collected: ContextVar[list[dict[str, Any]] | None] = ContextVar("_collected", d
 
 
 def display(bundle: dict[str, Any], *, metadata: dict[str, Any] | None = None, raw: bool) -> None:
-    """Show a bundle under the cell that runs; IPython is needed by nothing else that the lab has."""
+    """Show a bundle under the cell that runs; nothing else in the lab needs IPython."""
     from IPython.display import display as show
 
     show(bundle, metadata=metadata or {}, raw=raw)

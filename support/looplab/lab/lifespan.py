@@ -74,8 +74,8 @@ class LifespanRun:
 
     ``started`` says whether the app has told that its startup is complete; ``failure`` is what it
     has raised instead of ending, if it has; ``again`` whether an earlier run has ended before this
-    one began, in which case what the app raises carries a note that says so. ``refusal`` is what the
-    app has said when it told that its startup had failed.
+    one began, in which case what the app raises carries a note that says so. ``refusal`` is what
+    the app has said when it told that its startup had failed.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from looplab.lab.silent_failures import describe_task
 from looplab.lab.our_code import is_ours
+from looplab.lab.silent_failures import describe_task
 
 KERNEL_PACKAGES = {"ipykernel", "IPython", "tornado", "zmq", "jupyter_client", "comm", "debugpy"}
 TASK_HOSTS = KERNEL_PACKAGES

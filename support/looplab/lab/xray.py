@@ -112,7 +112,7 @@ async def xray(
     root: asyncio.Task[T] | None = None
     try:
         with (
-            _gc_at_rest(),
+            gc_at_rest(),
             _recording(recorder, server, watched[-1]),
             watching(watch, watched),
         ):
@@ -213,7 +213,8 @@ def _recording(recorder: Recorder, server: HasLoop | None, remote: Recorder) -> 
 
 
 @contextmanager
-def _gc_at_rest() -> Generator[None]:
+def gc_at_rest() -> Generator[None]:
+    """Keep the garbage collector from running by itself in this block, as ``timeit`` does."""
     was_on = gc.isenabled()
     gc.disable()
     try:
