@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,11 +129,21 @@ def _html_table(headers: Sequence[str], rows: Sequence[Sequence[str]], caption: 
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def show_picture(figure: "Figure", *, alt: str, summary: str, width: int = PICTURE_WIDTH) -> None:
+def show_picture(
+    figure: "Figure",
+    *,
+    alt: str,
+    summary: str,
+    width: int = PICTURE_WIDTH,
+    live: Callable[[str], str] = str,
+    beside: Mapping[str, Any] | None = None,
+) -> None:
     """Show a matplotlib figure at twice its size, and ``summary`` in words below it.
 
     The output carries a PNG (``width`` in pixels and ``alt`` in its metadata) and the same PNG as
     an HTML image with its alternative text, which JupyterLab prefers and screen readers can read.
+    ``live`` returns the HTML to show, given that image, which must be in it; ``beside`` is more
+    data of the same output, by its type.
 
     Raises ValueError when ``alt`` or ``summary`` is empty or ``width`` is not above 0.
     """
@@ -143,8 +153,9 @@ def show_picture(figure: "Figure", *, alt: str, summary: str, width: int = PICTU
     if width <= 0:
         raise ValueError(f"width is {width!r}; it must be above 0, in pixels")
     encoded = base64.b64encode(_png(figure)).decode()
+    markup = live(picture_markup(encoded, alt, width))
     _emit(
-        {"image/png": encoded, "text/html": picture_markup(encoded, alt, width), "text/plain": alt},
+        {"image/png": encoded, "text/html": markup, "text/plain": alt, **(beside or {})},
         {"image/png": {"width": width, "alt": alt}},
     )
     show_summary(summary)

@@ -473,14 +473,14 @@ def _answer(axes: Axes, recording: Recording, scale: float, limit: float, inches
     axes.axvline(at, color=INK, linestyle=(0, (1, 2)), linewidth=1, zorder=5)
     early = recording.duration < 0.8 * limit
     axes.annotate(
-        f"{_verb(recording)} after {duration(recording.duration)}", (at, inches), zorder=6,
+        f"{verb_of(recording)} after {duration(recording.duration)}", (at, inches), zorder=6,
         xytext=(4 if early else -4, 3), textcoords="offset points", va="bottom",
         ha="left" if early else "right", size=8, color=QUIET_INK,
         bbox={"facecolor": CARD, "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
     )  # fmt: skip
 
 
-def _verb(recording: Recording) -> str:
+def verb_of(recording: Recording) -> str:
     root = recording.lanes[0].name if recording.lanes else ""
     if recording.error is not None:
         return "failed"
@@ -556,7 +556,7 @@ def describe(recording: Recording) -> str:
     background = sum(lane.after_answer >= recording.held for lane in lanes)
     if background:
         parts.append(f"{background} going on after the answer")
-    parts.append(f"{_verb(recording)} after {duration(recording.duration)}")
+    parts.append(f"{verb_of(recording)} after {duration(recording.duration)}")
     return f"{recording.title}: {', '.join(parts)}."
 
 

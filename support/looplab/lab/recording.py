@@ -88,6 +88,10 @@ class Lane:
     """When it was created: before its first step."""
     marks: tuple[Mark, ...] = ()
     marked_spans: tuple[Span, ...] = ()
+    points: tuple[int, ...] = ()
+    """For each step that ended in a suspension the offset in the bytecode of what its name means;
+    -1 for none. :func:`looplab.lab.places.places_of` makes lines of them.
+    """
 
     @property
     def began(self) -> float:
@@ -436,6 +440,7 @@ def _lanes(traces: list[TaskTrace], start: float, end: float, held: float) -> li
                 )
                 for stretch in trace.stretches
             ),
+            points=tuple(trace.points),
             request=trace.request,
             answered=None if trace.answered is None else trace.answered - start,
             given_name=bool(trace.given_name),

@@ -81,6 +81,13 @@ Step = tuple[float, float, str]
 Entry = tuple[int, int] | str
 
 
+class Label(str):
+    """The name of a function of ours, and its code: where it stands is looked up after the run."""
+
+    __slots__ = ("code",)
+    code: CodeType
+
+
 @dataclass(slots=True)
 class Call:
     """A coroutine of ours that a task waited in.
@@ -111,8 +118,10 @@ class TaskTrace:
     course's own code that the task was suspended in when the step ended, and is empty for none.
     ``log`` tells how the stack of awaited coroutines of ours changed. An entry ``(step, depth)``
     says: after that step all but the outermost ``depth`` of them had ended; the names that follow
-    it are those that had begun. ``made`` is when the task was created, None where nobody noted it;
-    ``marks`` holds times and what happened then, ``stretches`` what it did for a time.
+    it are those that had begun. ``points`` has an entry for each step that ended in a suspension:
+    the offset in the bytecode of the innermost coroutine of ours, -1 for none; a name that is a
+    :class:`Label` knows that bytecode. ``made`` is when the task was created, None where nobody
+    noted it; ``marks`` holds times and what happened then, ``stretches`` what it did for a time.
 
     ``request``, such as ``GET /orders``, is what a task of a server or a client library is for, and
     ``inside`` the middleware of which it runs the rest of the app. ``answered`` is when the last of
@@ -126,6 +135,7 @@ class TaskTrace:
     of_anyio: bool = False
     steps: list[Step] = field(default_factory=list)
     log: list[Entry] = field(default_factory=list)
+    points: list[int] = field(default_factory=list)
     outermost: str = ""
     request: str = ""
     inside: str = ""
@@ -398,9 +408,12 @@ class Recorder:
             trace.note_name()
 
     def _label(self, code: CodeType) -> str:
-        label = short_name(code.co_qualname) if self.is_ours(code) else ""
+        label = ""
         if code in ELSEWHERE:
             label = TO_BE_READ
+        elif self.is_ours(code):
+            label = Label(short_name(code.co_qualname))
+            label.code = code
         self._labels[id(code)] = label
         self._codes.append(code)  # an id stays this code's only while the code lives
         return label
@@ -431,6 +444,7 @@ class Recorder:
         stack: list[Any] = []
         push = stack.append
         log = trace.log.append
+        point = trace.points.append
         thrown: BaseException | None = None
         awaited: Any = None
         started = False
@@ -518,6 +532,7 @@ class Recorder:
             if not named and label:
                 trace.outermost = self._outermost(root)
                 named = bool(trace.outermost)
+            point(anchor.cr_frame.f_lasti if native and label is anchor_label else -1)
             append((began, ended, label))
 
     def _known(self, code: CodeType) -> str:

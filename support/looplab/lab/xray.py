@@ -148,17 +148,24 @@ async def xray(
 def show_xray(*recordings: Recording, summary: str = "") -> None:
     """Draw recordings one under another on one time axis, with a summary in words.
 
+    Where scripts run, a reader can zoom into the picture and point at its bars; elsewhere it is a
+    still one. See :mod:`looplab.lab.explorer`.
+
     Raises ValueError when there is none to draw.
     """
+    from looplab.lab.explorer import MIME, data_of, fragment_of, kept
     from looplab.lab.pictures import describe, draw
 
     if not recordings:
         raise ValueError("recordings is empty; give at least one recording to draw")
     described = " ".join(describe(recording) for recording in recordings)
+    data = data_of(*recordings)
     show_picture(
         draw(recordings),
         alt=f"A lane per task over time. {described}",
         summary=summary or described,
+        live=lambda still: fragment_of(data, still=still),
+        beside={MIME: kept(data)},
     )
 
 
