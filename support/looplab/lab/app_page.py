@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from looplab.lab.own_app import AppReport, HeldAt, Reply, shortened
-from looplab.lab.stacks import Place
+from looplab.lab.explorer import explorable
+from looplab.lab.own_app import AppReport, HeldAt, Reply
+from looplab.lab.places import shown_file
+from looplab.lab.stacks import SourceLine
 
 WAITS_SHOWN = 40
 """Rows of the table of waits; the JSON has all."""
@@ -122,8 +124,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _line(place: Place) -> str:
-    return f"{shortened(place.file)}:{place.line} in {place.function}"
+def _line(place: SourceLine) -> str:
+    return f"{shown_file(place.file)}:{place.line} in {place.function}"
 
 
 # ---------------------------------------------------------------- the parts of the page
@@ -154,7 +156,7 @@ def _table(caption: str, headers: Sequence[str], rows: Iterable[Sequence[str]], 
 
 
 def _picture(report: AppReport) -> str:
-    return _section("Picture", "")
+    return _section("Picture", explorable(report.recording))
 
 
 def _answers(report: AppReport) -> str:
@@ -184,7 +186,7 @@ def _holds(report: AppReport) -> str:
     limit = milliseconds(report.recording.held)
     if not report.holds:
         return _section("Holds", f"<p>No step took {limit} or more.</p>")
-    kinds: dict[tuple[str, Place | None], list[HeldAt]] = {}
+    kinds: dict[tuple[str, SourceLine | None], list[HeldAt]] = {}
     for hold in report.holds:
         kinds.setdefault((hold.name, hold.place), []).append(hold)
     rows = []
@@ -206,7 +208,7 @@ def _holds(report: AppReport) -> str:
     return _section("Holds", _table(caption, headers, rows, 2))
 
 
-def _where(place: Place | None, hold: HeldAt) -> str:
+def _where(place: SourceLine | None, hold: HeldAt) -> str:
     if place is None:
         return '<span class="quiet">not seen</span>'
     lines = [f"<code>{html.escape(_line(place))}</code>"]
@@ -342,11 +344,11 @@ def _ms(seconds: float) -> float:
     return round(1000 * seconds, 3)
 
 
-def _place(place: Place | None) -> dict[str, Any] | None:
+def _place(place: SourceLine | None) -> dict[str, Any] | None:
     if place is None:
         return None
     return {
-        "file": shortened(place.file),
+        "file": shown_file(place.file),
         "line": place.line,
         "function": place.function,
         "source": place.source,

@@ -30,9 +30,10 @@ from looplab.lab.clients import LoopbackServer, ServerDidNotStart, ServerDidNotS
 from looplab.lab.errors import LessonError
 from looplab.lab.hygiene import caught_leaks, settle_down
 from looplab.lab.our_code import Packages, places_of
+from looplab.lab.places import shown_file
 from looplab.lab.recording import Recording
 from looplab.lab.silent_failures import collect_garbage
-from looplab.lab.stacks import Place, StackSampler
+from looplab.lab.stacks import SourceLine, StackSampler
 from looplab.lab.still_open import Baseline
 from looplab.lab.trace import Recorder, attach, detach, on_loop
 from looplab.lab.units import ms
@@ -124,10 +125,10 @@ def _failed(what: str, error: BaseException) -> str:
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if not file.startswith("<frozen") and file != __file__ and "importlib" not in file:
-            at = f" ({shortened(file)}, line {trace.tb_lineno})"
+            at = f" ({shown_file(file)}, line {trace.tb_lineno})"
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.filename:
-        at = f" ({shortened(error.filename)}, line {error.lineno})"
+        at = f" ({shown_file(error.filename)}, line {error.lineno})"
     return f"{what} failed: {one_line(error)}{at}."
 
 
@@ -257,11 +258,11 @@ class HeldAt:
     name: str
     began: float
     duration: float
-    place: Place | None
-    callers: tuple[Place, ...] = ()
-    inside: Place | None = None
+    place: SourceLine | None
+    callers: tuple[SourceLine, ...] = ()
+    inside: SourceLine | None = None
     share: float = 0.0
-    others: tuple[tuple[Place, float], ...] = ()
+    others: tuple[tuple[SourceLine, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -650,12 +651,3 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-def shortened(file: str) -> str:
-    """Return a file's path from the working directory or the library's folder that it is in."""
-    path = Path(file)
-    for folder in (Path.cwd(), *map(Path, sys.path)):
-        if folder.is_absolute() and path.is_relative_to(folder) and folder != Path(folder.root):
-            return str(path.relative_to(folder))
-    return file

@@ -24,7 +24,7 @@ DEEPEST = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourceLine:
     """A line of source that a thread stood in: its file as Python knows it, and the function."""
 
     file: str
@@ -45,11 +45,11 @@ class Stack:
     runs by itself. ``inside`` is the innermost place of a library's below them, or None.
     """
 
-    ours: tuple[Place, ...]
-    inside: Place | None
+    ours: tuple[SourceLine, ...]
+    inside: SourceLine | None
 
     @property
-    def innermost(self) -> Place | None:
+    def innermost(self) -> SourceLine | None:
         """The innermost place of the learner's, or else the library's."""
         return self.ours[-1] if self.ours else self.inside
 
@@ -118,8 +118,8 @@ class StackSampler:
     def _stack(self, innermost: FrameType) -> Stack | None:
         """Return the stack of the step that runs, or None where none does."""
         frame: FrameType | None = innermost
-        ours: list[Place] = []
-        inside: Place | None = None
+        ours: list[SourceLine] = []
+        inside: SourceLine | None = None
         for _ in range(DEEPEST):
             if frame is None:
                 return None
@@ -140,9 +140,9 @@ class StackSampler:
         return found
 
 
-def _place(frame: FrameType) -> Place:
+def _place(frame: FrameType) -> SourceLine:
     code = frame.f_code
-    return Place(code.co_filename, frame.f_lineno or code.co_firstlineno, _name(code))
+    return SourceLine(code.co_filename, frame.f_lineno or code.co_firstlineno, _name(code))
 
 
 def _name(code: CodeType) -> str:

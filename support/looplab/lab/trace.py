@@ -205,6 +205,7 @@ class TaskTrace:
         if before:
             (_, _, label) = steps[before - 1]
             later.insert(0, (moment, moment, label))
+            del self.points[: before - 1]
             self.log = _shortened(self.log, before - 1)
         self.steps[:] = later
         self.marks = [mark for mark in self.marks if mark[0] >= moment]

@@ -154,7 +154,8 @@ def show_xray(*recordings: Recording, summary: str = "") -> None:
     Raises ValueError when there is none to draw.
     """
     from looplab.lab.explorer import MIME, data_of, fragment_of, kept
-    from looplab.lab.pictures import describe, draw
+    from looplab.lab.pictures import draw
+    from looplab.lab.telling import describe
 
     if not recordings:
         raise ValueError("recordings is empty; give at least one recording to draw")
