@@ -210,7 +210,7 @@ def _holds(report: AppReport) -> str:
 
 def _where(place: SourceLine | None, hold: HeldAt) -> str:
     if place is None:
-        return '<span class="quiet">not seen</span>'
+        return '<span class="quiet">not seen: a call in C, or the machine was busy</span>'
     lines = [f"<code>{html.escape(_line(place))}</code>"]
     if hold.others:
         lines[0] += f' <span class="quiet">{hold.share:.0%} of the time</span>'

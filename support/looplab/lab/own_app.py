@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 import importlib
 import inspect
+import logging
 import math
 import os
 import platform
+import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -54,6 +56,10 @@ RESPONSIVE = 0.5
 NO_ANSWER = 0
 """The status of a request that got no answer."""
 NAMED_PACKAGES = ("fastapi", "starlette", "litestar", "uvicorn", "anyio", "fastapi-async-course")
+
+
+_THREAD_NUMBER = re.compile(r"^Thread-\d+ (?=\()|[-_\d]+$")
+"""What tells threads apart that do the same: ``Thread-3 (poll)``, ``ThreadPoolExecutor-0_1``."""
 
 
 class AppNotLoaded(LessonError):
@@ -133,7 +139,9 @@ def _failed(what: str, error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an exception's type and message in one line."""
+    """Return an exception's type and message in one line; a group of one is that one."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        (error,) = error.exceptions
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
@@ -389,12 +397,13 @@ async def xray_app(
     left: list[str] = []
     server: LoopbackServer | None = None
     stopped = True
-    with caught_leaks() as failures:
+    with caught_leaks() as failures, contextlib.ExitStack() as quiet:
         try:
             async with (
                 served(app, {}, prepare=partial(attach, recorder)) as server,
                 _client(server, at_once) as client,
             ):
+                quiet.callback(_unlogged(server.url))
                 if warm_up:
                     for ask in dict.fromkeys(map(_Hashable, asks)):
                         if ask.ask.method in SAFE:
@@ -485,6 +494,20 @@ def _client(server: LoopbackServer, at_once: int) -> httpx.AsyncClient:
     return server.client(timeout=None, limits=limits)
 
 
+def _unlogged(url: str) -> Callable[[], None]:
+    """Keep the client's own requests out of an app's log; return what undoes that.
+
+    The app may have turned httpx's log on, for the requests that it sends itself.
+    """
+
+    def others(record: logging.LogRecord) -> bool:
+        return url not in record.getMessage()
+
+    logger = logging.getLogger("httpx")
+    logger.addFilter(others)
+    return partial(logger.removeFilter, others)
+
+
 async def _all_sent(
     client: httpx.AsyncClient,
     asks: Sequence[Ask],
@@ -566,7 +589,7 @@ class _Watch:
             return
         others = {threading.get_ident(), self._server.thread}
         names = [
-            one.name.rstrip("-_0123456789")
+            _THREAD_NUMBER.sub("", one.name).strip("() ")
             for one in threading.enumerate()
             if one.ident not in others and one not in self._threads
         ]
@@ -623,7 +646,7 @@ def _holds(recording: Recording, sampler: StackSampler) -> Iterable[HeldAt]:
             hold.began,
             hold.duration,
             place,
-            callers=stack.ours[:-1],
+            callers=stack.callers,
             inside=stack.inside if stack.ours else None,
             share=share,
             others=tuple((place, share) for _, place, share in others),

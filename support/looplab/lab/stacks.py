@@ -22,6 +22,9 @@ from looplab.lab.trace import Recorder
 DEEPEST = 100
 """Frames of one stack that are looked at."""
 
+LIBRARIES = 4
+"""So many libraries are named on the way to a place that is in none of the learner's code."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceLine:
@@ -42,16 +45,23 @@ class Stack:
     """Where a step stood at one moment.
 
     ``ours`` are the places in the learner's code, from the outside in; it is empty where a library
-    runs by itself. ``inside`` is the innermost place of a library's below them, or None.
+    runs by itself. ``inside`` is the innermost place of a library's below them, or None. Where
+    nothing is ours, ``through`` are the libraries that led to it, from the outside in: a place each.
     """
 
     ours: tuple[SourceLine, ...]
     inside: SourceLine | None
+    through: tuple[SourceLine, ...] = ()
 
     @property
     def innermost(self) -> SourceLine | None:
         """The innermost place of the learner's, or else the library's."""
         return self.ours[-1] if self.ours else self.inside
+
+    @property
+    def callers(self) -> tuple[SourceLine, ...]:
+        """The places that led to the innermost one, from the outside in."""
+        return self.ours[:-1] if self.ours else self.through
 
 
 class StackSampler:
@@ -120,6 +130,8 @@ class StackSampler:
         frame: FrameType | None = innermost
         ours: list[SourceLine] = []
         inside: SourceLine | None = None
+        through: list[SourceLine] = []
+        package = ""
         for _ in range(DEEPEST):
             if frame is None:
                 return None
@@ -128,16 +140,24 @@ class StackSampler:
                 break
             if self._own(code):
                 ours.append(_place(frame))
-            elif inside is None and not ours and not code.co_filename.startswith(LAB_FOLDER):
-                inside = _place(frame)
+            elif not ours and not code.co_filename.startswith(LAB_FOLDER):
+                before, package = package, _package(frame)
+                if inside is None:
+                    inside = _place(frame)
+                elif package != before and len(through) < LIBRARIES:
+                    through.append(_place(frame))
             frame = frame.f_back
-        return Stack(tuple(reversed(ours)), inside)
+        return Stack(tuple(reversed(ours)), inside, () if ours else tuple(reversed(through)))
 
     def _own(self, code: CodeType) -> bool:
         found = self._known.get(code)
         if found is None:
             found = self._known[code] = self._is_ours(code)
         return found
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _place(frame: FrameType) -> SourceLine:
