@@ -46,7 +46,7 @@ class Stack:
 
     ``ours`` are the places in the learner's code, from the outside in; it is empty where a library
     runs by itself. ``inside`` is the innermost place of a library's below them, or None. Where
-    nothing is ours, ``through`` are the libraries that led to it, from the outside in: a place each.
+    nothing is ours, ``through`` are the libraries that led to it, from the outside in.
     """
 
     ours: tuple[SourceLine, ...]

@@ -161,7 +161,8 @@ class TaskTrace:
     def note_name_of(self, task: "asyncio.Task[Any]") -> None:
         """Keep the name of ``task``, which is this trace's, in the same way."""
         name = task.get_name()
-        automatic = AUTOMATIC_NAME.fullmatch(name) or (self.of_anyio and _is_path(name))
+        of_anyio = self.of_anyio or name.endswith(f".{self.qualified}")  # older ones have no handle
+        automatic = AUTOMATIC_NAME.fullmatch(name) or (of_anyio and _is_path(name))
         self.given_name = "" if automatic else name
 
     def calls(self) -> list[Call]:
