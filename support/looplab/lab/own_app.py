@@ -87,7 +87,8 @@ def load_app(path: str, *, app_dir: str | os.PathLike[str] = "", factory: bool =
             own code has raised is its cause.
     """
     module_name, colon, names = path.partition(":")
-    if not (module_name and colon and names) or not _is_dotted(module_name):
+    file = module_name.endswith(".py")
+    if file or not (module_name and colon and names and _is_dotted(module_name)):
         raise AppNotLoaded(f"The app is {path!r}; {_written(module_name, names)}.")
     folder = Path(app_dir or ".").resolve()
     if not folder.is_dir():

@@ -68,7 +68,7 @@ class StackSampler:
     """A thread that looks at what another one runs, every ``interval`` seconds, while it is on.
 
     Only steps of traced tasks are noted: an idle loop is not. ``look`` is called each time as well,
-    in the sampler's thread.
+    and at the beginning and the end, in the sampler's thread.
     """
 
     def __init__(
@@ -114,9 +114,11 @@ class StackSampler:
         return found
 
     def _run(self) -> None:
+        self._look()
         while not self._stopped.wait(self.interval):
             self._note()
             self._look()
+        self._look()
 
     def _note(self) -> None:
         frame = sys._current_frames().get(self._watched)
