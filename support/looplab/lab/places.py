@@ -44,6 +44,9 @@ class Spot(NamedTuple):
     place: Place | None
 
 
+NOWHERE = Spot((), None)
+
+
 def spots_of(lane: Lane) -> list[Spot]:
     """Return for each step of ``lane`` what it left the task suspended in.
 
@@ -53,36 +56,40 @@ def spots_of(lane: Lane) -> list[Spot]:
     stack: list[Call] = []
     calls = iter(lane.calls)
     call = next(calls, None)
-    last = len(lane.steps) - 1
-    known: dict[tuple[tuple[str, ...], int], Spot] = {}
+    points = lane.points
+    known: dict[tuple[str, int], Spot] = {}  # for as long as the stack stays as it is
     for number, (_, _, label) in enumerate(lane.steps):
         while stack and stack[-1].last is not None and stack[-1].last <= number:
             stack.pop()
+            known = {}
         while call is not None and call.first <= number:
             if call.last is None or call.last > number:
                 stack.append(call)
+                known = {}
             call = next(calls, None)
-        if number == last and lane.outcome != "pending":
-            spots.append(Spot((), None))
-            continue
-        names = tuple(one.name for one in stack)
-        if label and (not names or names[-1] != label) and label != lane.name:
-            names = (*names, label)
-        point = lane.points[number] if number < len(lane.points) else -1
-        within = [label, *(one.name for one in reversed(stack))]
-        owner = next((name for name in within if isinstance(name, Label)), None)
-        key = ((*names, "" if owner is None else str(id(owner))), point)
-        spot = known.get(key)
+        point = points[number] if number < len(points) else -1
+        spot = known.get((label, point))
         if spot is None:
-            spot = known[key] = Spot(names, _place(owner, point if owner is label else -1))
+            spot = known[label, point] = _spot(lane.name, stack, label, point)
         spots.append(spot)
+    if spots and lane.outcome != "pending":
+        spots[-1] = NOWHERE
     return spots
 
 
-def _place(owner: Label | None, point: int) -> Place | None:
+def _spot(lane: str, stack: list[Call], label: str, point: int) -> Spot:
+    names = tuple(call.name for call in stack)
+    if label and (not names or names[-1] != label) and label != lane:
+        names = (*names, label)
+    within = (label, *(call.name for call in reversed(stack)))
+    owner = next((name for name in within if isinstance(name, Label)), None)
     if owner is None:
-        return None
-    code = owner.code
+        return Spot(names, None)
+    return Spot(names, _place(owner.code, point if owner is label else -1))
+
+
+@lru_cache(maxsize=4096)
+def _place(code: CodeType, point: int) -> Place:
     line = line_at(code, point)
     text = linecache.getline(code.co_filename, line).strip()
     return Place(shown_file(code.co_filename), line, text)

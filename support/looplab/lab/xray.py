@@ -161,12 +161,13 @@ def show_xray(*recordings: Recording, summary: str = "") -> None:
         raise ValueError("recordings is empty; give at least one recording to draw")
     described = " ".join(describe(recording) for recording in recordings)
     data = data_of(*recordings)
+    small = kept(data)
     show_picture(
         draw(recordings),
         alt=f"A lane per task over time. {described}",
         summary=summary or described,
         live=lambda still: fragment_of(data, still=still),
-        beside={MIME: kept(data)},
+        beside={} if small is None else {MIME: small},
     )
 
 

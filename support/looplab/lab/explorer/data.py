@@ -7,7 +7,7 @@ kept once each, and lanes refer to them by their places in those lists.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from looplab.lab.places import Spot, spots_of
+from looplab.lab.places import NOWHERE, Spot, spots_of
 from looplab.lab.recording import Interval, Lane, Recording, holds, queues_for
 from looplab.lab.telling import describe, verb_of
 
@@ -69,8 +69,15 @@ class _Tables:
         self.names = _Listed()
         self.files = _Listed()
         self.spots = _Listed()
+        self._seen: dict[int, tuple[Spot, int]] = {}  # a spot's id stays its own while it lives
 
     def spot(self, spot: Spot) -> int:
+        seen = self._seen.get(id(spot))
+        if seen is None:
+            seen = self._seen[id(spot)] = spot, self._place(spot)
+        return seen[1]
+
+    def _place(self, spot: Spot) -> int:
         names = tuple(self.names.place(str(name)) for name in spot.names)
         if spot.place is None:
             return self.spots.place((names, -1, 0, ""))
@@ -80,7 +87,7 @@ class _Tables:
 
 def _panel(recording: Recording) -> Data:
     tables = _Tables()
-    tables.spot(Spot((), None))
+    tables.spot(NOWHERE)
     lanes = [_lane(recording, lane, tables) for lane in recording.drawn]
     return {
         "title": " ".join(recording.title.split()),

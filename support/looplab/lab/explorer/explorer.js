@@ -84,7 +84,7 @@ function laneOf(raw, panel) {
     for (let place = 0; place < began.length; place++) {
         if (ended[place] - began[place] >= panel.held) lane.held.push(place);
     }
-    lane.ends = Math.max(lane.until, ...lane.holds.map(span => span.to), ...lane.queues.map(span => span.to));
+    lane.ends = largest([...lane.holds, ...lane.queues], span => span.to, lane.until);
     return lane;
 }
 
@@ -103,7 +103,7 @@ function panelOf(raw, number) {
         ]);
         panel.bands.set(loop, joined(spans));
     }
-    panel.last = panel.lanes.reduce((most, lane) => Math.max(most, lane.ends), panel.end);
+    panel.last = largest(panel.lanes, lane => lane.ends, panel.end);
     panel.loops = loops.size;
     return panel;
 }
@@ -681,9 +681,10 @@ class Explorer {
 
     toNextHold(fromKey = false) {
         const now = this.lastHold ?? [-1, -1];
-        const every = this.panels.flatMap(panel => panel.lanes.flatMap(lane => lane.held.map(step => [panel.number, lane.began[step], lane, step])));
+        const every = this.everyHold ??= this.panels.flatMap(panel => panel.lanes.flatMap(
+            lane => lane.held.map(step => [panel.number, lane.began[step], lane, step]),
+        )).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
         if (!every.length) { this.announce("No step held the loop."); return; }
-        every.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
         const next = every.find(one => one[0] > now[0] || one[0] === now[0] && one[1] > now[1]) ?? every[0];
         this.lastHold = next.slice(0, 2);
         const [, , lane, step] = next;
@@ -1308,10 +1309,12 @@ class Explorer {
             this.drawHeld(lane, y, thick);
             if (each >= 3) this.drawMarks(lane, y + thick / 2, y, Math.min(thick, 7));
         }
-        const words = this.fates(row.lanes, count === row.count ? 1 : row.count / count);
+        row.fates ??= this.fates(row.lanes, count === row.count);
+        row.ends ??= largest(row.lanes, lane => lane.ends);
+        const words = row.fates;
         pen.font = `11.5px ${FONT}`;
         pen.textBaseline = "middle";
-        const x = Math.max(...row.lanes.map(lane => this.x(lane.ends)));
+        const x = this.x(row.ends);
         words.forEach(([text, colour], place) => {
             pen.fillStyle = colours[colour];
             if (x + 12 < this.wide) pen.fillText(text, x + 12, row.top + row.height / 2 + (place - (words.length - 1) / 2) * 15);
@@ -1326,15 +1329,16 @@ class Explorer {
         return from;
     }
 
-    fates(lanes, share) {
-        const all = [
+    fates(lanes, all = true) {
+        const kinds = [
             ["timed out", "late", lanes.filter(timedOut)],
             ["failed", "failed", lanes.filter(lane => lane.outcome === "failed" && !(timedOut(lane) && lane.error === "TimeoutError"))],
             ["cancelled", "quiet", lanes.filter(lane => lane.outcome === "cancelled")],
             ["not ended", "quiet", lanes.filter(lane => lane.outcome === "pending" && lane.began.length)],
             ["not started", "quiet", lanes.filter(lane => !lane.began.length)],
         ];
-        return all.filter(([, , some]) => some.length).map(([word, colour, some]) => [`${share === 1 ? "" : "of those kept "}${thousands(some.length)} ${word}`, colour]);
+        return kinds.filter(([, , some]) => some.length)
+            .map(([word, colour, some]) => [`${all ? "" : "of those kept "}${thousands(some.length)} ${word}`, colour]);
     }
 
     drawMarks(lane, middle, top, size) {
@@ -1486,7 +1490,7 @@ class Explorer {
 
     summary(row) {
         if (row.kind === "group") {
-            const fates = this.fates(row.lanes, 1).map(([text]) => text);
+            const fates = this.fates(row.lanes, row.lanes.length === row.count).map(([text]) => text);
             return [`${thousands(row.count)} tasks`, ...fates].join(", ");
         }
         if (row.kind === "turn") {
@@ -1496,7 +1500,7 @@ class Explorer {
         const { lane } = row, parts = [];
         if (lane.began.length) parts.push(`from ${moment(lane.first)} to ${moment(lane.until)}`, `${thousands(lane.began.length)} steps`);
         if (lane.held.length) {
-            const longest = Math.max(...lane.held.map(place => lane.ended[place] - lane.began[place]));
+            const longest = largest(lane.held, place => lane.ended[place] - lane.began[place]);
             parts.push(`held the loop ${lane.held.length === 1 ? "once" : `${lane.held.length} times`}, longest ${lasting(longest)}`);
         }
         for (const name of new Set([...lane.queues, ...lane.holds].map(span => span.name))) parts.push(name);
@@ -1511,6 +1515,7 @@ class Explorer {
         const made = element("div", { class: `row ${kinds[row.kind] ?? ""} ${row.opens ? "opens" : ""}`, role: "row", "aria-level": Math.max(row.level, 0) + 1, tabindex: "-1" });
         made.row = row;
         const name = element("div", { class: "name", role: "rowheader", title: row.label });
+        name.setAttribute("aria-label", row.kind === "group" ? `${row.label} × ${thousands(row.count)}` : row.label);
         name.style.paddingLeft = `${row.level < 0 ? 0 : indent(row.level)}px`;
         if (row.level >= 0) {
             const twist = icon(ICONS.twist);
@@ -1538,6 +1543,8 @@ class Explorer {
 }
 
 // ---------------------------------------------------------------- helpers
+
+const largest = (items, of, least = 0) => items.reduce((most, item) => Math.max(most, of(item)), least);
 
 const indent = level => Math.min(Math.max(level, 0), 9) * 13;
 
