@@ -250,7 +250,7 @@ def xray(
         typer.Option(
             min=0.1, metavar="MS", help="A step of so many milliseconds counts as a hold."
         ),
-    ] = 25.0,
+    ] = 50.0,
     ours: Annotated[
         list[str] | None,
         typer.Option(

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import logging
 import re
 import sys
 import threading
@@ -228,6 +229,17 @@ class TestReplies:
         assert (reply.status, reply.error) == (0, "no answer within 0.3 s")
         assert report.left_behind == ()
         assert report.stopped
+
+    async def test_the_client_stays_out_of_the_apps_log(
+        self, app: FastAPI, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.INFO):
+            await xray_app(app, "/orders", held=HELD)
+            logging.getLogger("httpx").info("HTTP Request: GET https://partner.example/")
+        assert [record.getMessage() for record in caplog.records if record.name == "httpx"] == [
+            "HTTP Request: GET https://partner.example/"
+        ]
+        assert logging.getLogger("httpx").filters == []
 
 
 class TestLeftBehind:

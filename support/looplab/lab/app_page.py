@@ -10,6 +10,7 @@ from looplab.lab.explorer import explorable
 from looplab.lab.own_app import AppReport, HeldAt, Reply
 from looplab.lab.places import shown_file
 from looplab.lab.stacks import SourceLine
+from looplab.lab.telling import times_of
 
 WAITS_SHOWN = 40
 """Rows of the table of waits; the JSON has all."""
@@ -80,7 +81,7 @@ def summary(report: AppReport) -> list[str]:
         longest = max(report.holds, key=lambda hold: hold.duration)
         where = f", at {where_of(longest)}" if longest.place else ""
         sentences.append(
-            f"The loop was held {_count(len(report.holds), 'time')} for {limit} or more, "
+            f"The loop was held {times_of(len(report.holds))} for {limit} or more, "
             f"{milliseconds(longest.duration)} at the longest, by {longest.name}{where}."
         )
     else:

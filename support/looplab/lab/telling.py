@@ -28,7 +28,7 @@ def describe(recording: Recording) -> str:
     held = recording.holds
     if held:
         longest = max(held, key=lambda hold: hold.duration)
-        times = _times(len(held))
+        times = times_of(len(held))
         parts.append(f"loop held {times}, longest {duration(longest.duration)} by {longest.name}")
     parts.extend(
         f"{len(names)} {word}"
@@ -74,11 +74,12 @@ def _marked(recording: Recording) -> list[str]:
         if span.name not in watched
     ]
     counted = Counter(texts).most_common()
-    said = [f"{text!r} {_times(count)}" for text, count in counted[:MARKS_TOLD]]
+    said = [f"{text!r} {times_of(count)}" for text, count in counted[:MARKS_TOLD]]
     return [*said, f"{len(counted) - MARKS_TOLD} marks more"] if len(counted) > MARKS_TOLD else said
 
 
-def _times(count: int) -> str:
+def times_of(count: int) -> str:
+    """Return how often, in words: ``once`` or ``12 times``."""
     return "once" if count == 1 else f"{count:,} times"
 
 
