@@ -15,34 +15,34 @@ if too_old(sys.version_info[:2]):
         "start with `python3 -m uv run course open`, which fetches one."
     )
 
-from looplab.project import INSTALL
+from looplab.project import INSTALL, CourseError, Project
 
 try:
     import typer
     from typer.core import TyperCommand, TyperGroup
-
-    from looplab import pins, workbook
-    from looplab.project import CourseError, Project
-    from looplab.publishing import check as checking
-    from looplab.publishing import guide as guides
-    from looplab.publishing import index as lesson_index
-    from looplab.publishing import new as lessons_made
-    from looplab.publishing import readme
-    from looplab.publishing import refresh as refreshing
-    from looplab.publishing import site as publishing
 except ModuleNotFoundError as missing:
     sys.exit(f"The package {str(missing.name).partition('.')[0]} is not installed: {INSTALL}.")
 
 
 class OneSentence(TyperGroup):
-    """Shows a CourseError as its sentence, without traceback, and exits with 1."""
+    """Shows a CourseError as its sentence, without traceback, and exits with 1.
+
+    A package that is missing is told so too: all but `course xray` need those of the notebooks,
+    and import them when they are called.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except CourseError as error:
-            typer.echo(error, err=True)
-            raise typer.Exit(1) from None
+            sentence = str(error)
+        except ModuleNotFoundError as missing:
+            sentence = (
+                f"The notebooks need the package {str(missing.name).partition('.')[0]}, which is "
+                f"not installed: {INSTALL}."
+            )
+        typer.echo(sentence, err=True)
+        raise typer.Exit(1)
 
 
 class PassesArgumentsOn(TyperCommand):
@@ -84,7 +84,7 @@ def course(
         ),
     ] = False,
 ) -> None:
-    """Async patterns for FastAPI, as notebooks that run."""
+    """Async patterns for FastAPI, as notebooks that run, and the x-ray of an app of yours."""
 
 
 Lessons = Annotated[
@@ -104,6 +104,8 @@ def open_(
 
     What follows -- goes to `jupyter lab`: course open 02 -- --no-browser --port 8890
     """
+    from looplab import workbook
+
     code = workbook.open_workbook(Project.here(), lesson, ctx.obj, partial(typer.echo, err=True))
     raise typer.Exit(code)
 
@@ -113,6 +115,8 @@ def reset(
     lesson: Annotated[str, typer.Argument(help="Its number or name, such as 2, 02 or 02_gather.")],
 ) -> None:
     """Restore a lesson in workbook/ and keep your version beside it."""
+    from looplab import workbook
+
     kept = workbook.reset_lesson(Project.here(), lesson)
     typer.echo(f"{kept.copy.name} is as published.")
     if kept.mine:
@@ -122,6 +126,9 @@ def reset(
 @app.command()
 def refresh(lessons: Lessons = None) -> None:
     """Run lessons of notebooks/ from top to bottom and save them with clean outputs."""
+    from looplab.publishing import readme
+    from looplab.publishing import refresh as refreshing
+
     project = Project.here()
     runs = refreshing.refresh(project, lessons or [])
     if readme.LESSON in {run.lesson.number for run in runs}:
@@ -131,6 +138,8 @@ def refresh(lessons: Lessons = None) -> None:
 @app.command()
 def check(lessons: Lessons = None) -> None:
     """Say, without executing, which lessons are stale, out of order, too large or failing."""
+    from looplab.publishing import check as checking
+
     typer.echo(checking.check(Project.here(), lessons or []))
 
 
@@ -139,6 +148,8 @@ def new(
     name: Annotated[str, typer.Argument(help="A word, such as retries, or 14_retries.")],
 ) -> None:
     """Write the skeleton of a new lesson: its notebook, its checker and its row in the table."""
+    from looplab.publishing import new as lessons_made
+
     project = Project.here()
     for path in lessons_made.new_lesson(project, name):
         typer.echo(path.relative_to(project.root).as_posix())
@@ -148,6 +159,8 @@ def new(
 @app.command()
 def index() -> None:
     """Write the tables of README.md and of lesson 00 from support/looplab/lessons.toml."""
+    from looplab.publishing import index as lesson_index
+
     project = Project.here()
     changed = lesson_index.write_index(project)
     for path in changed:
@@ -163,6 +176,8 @@ def pin(
     ] = False,
 ) -> None:
     """Write exact versions of all packages into constraints.txt and pyproject.toml."""
+    from looplab import pins
+
     lines = pins.pin(Project.here(), upgrade=upgrade)
     typer.echo(f"constraints.txt and pyproject.toml name {lines} exact versions.")
 
@@ -174,6 +189,8 @@ def site(
     ),
 ) -> None:
     """Build the reading site from the saved outputs, without executing a lesson."""
+    from looplab.publishing import site as publishing
+
     typer.echo(publishing.build_site(Project.here(), output))
 
 
@@ -184,4 +201,107 @@ def guide(
     ),
 ) -> None:
     """Write the instructors' guide: syllabi, wrong predictions, usual mistakes and what to say."""
+    from looplab.publishing import guide as guides
+
     typer.echo(guides.write_guide(Project.here(), output))
+
+
+@app.command()
+def xray(
+    target: Annotated[
+        str, typer.Argument(metavar="MODULE:APP", help="The app's import path, as for uvicorn.")
+    ],
+    requests: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[[METHOD] PATH]...",
+            help="What to send, such as GET /orders; else GET /.",
+        ),
+    ] = None,
+    app_dir: Annotated[
+        Path, typer.Option(help="The folder to import the app from, as uvicorn has it.")
+    ] = Path(),
+    factory: Annotated[
+        bool, typer.Option("--factory", help="MODULE:APP is a function that makes the app.")
+    ] = False,
+    body: Annotated[
+        str | None,
+        typer.Option(help="The body of requests that can have one, as it is; @FILE reads a file."),
+    ] = None,
+    json_body: Annotated[
+        str | None, typer.Option(help="The same, as JSON, with the header that says so.")
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="'NAME: VALUE'", help="A header of every request; may be repeated."),
+    ] = None,
+    at_once: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many requests are under way at once.")
+    ] = 1,
+    times: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="How often each is sent; else as --at-once says."),
+    ] = None,
+    within: Annotated[
+        float, typer.Option(min=0.001, metavar="SECONDS", help="How long an answer is waited for.")
+    ] = 10.0,
+    held: Annotated[
+        float,
+        typer.Option(
+            min=0.1, metavar="MS", help="A step of so many milliseconds counts as a hold."
+        ),
+    ] = 50.0,
+    ours: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PACKAGE",
+            help="An installed package whose code is yours; that of MODULE unless given. May be "
+            "repeated. What is no installed library is yours anyway.",
+        ),
+    ] = None,
+    warm_up: Annotated[
+        bool,
+        typer.Option(help="Send each GET once before the recording begins."),
+    ] = True,
+    any_status: Annotated[
+        bool, typer.Option("--any-status", help="Answers of 400 and above are as good as others.")
+    ] = False,
+    page: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path(
+        "xray.html"
+    ),
+    json: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the figures as JSON; - for stdout.")
+    ] = None,
+) -> None:
+    """X-ray an app of yours: what held its loop, line by line, as a page of HTML.
+
+    It serves the app on 127.0.0.1, with its lifespan, sends the requests and stops the app again:
+
+    course xray shop.main:app GET /orders POST /orders --json-body '{"sku": "tea"}' --at-once 20
+
+    Exit status: 0 nothing held the loop; 1 something did; 2 what was typed can't be done; 3 the app
+    did not start or stop, or a request got no answer, or one of 400 and above.
+    """
+    from looplab import xray_command
+
+    order = xray_command.Order(
+        app=target,
+        requests=requests or [],
+        app_dir=app_dir,
+        factory=factory,
+        body=body,
+        json_body=json_body,
+        headers=header or [],
+        at_once=at_once,
+        times=times,
+        within=within,
+        held=held,
+        ours=ours or [],
+        warm_up=warm_up,
+        any_status=any_status,
+        page=page,
+        json=json,
+    )
+    status = xray_command.xray(order, typer.echo, partial(typer.echo, err=True))
+    xray_command.end(status)
+    raise typer.Exit(status)

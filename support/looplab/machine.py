@@ -75,12 +75,13 @@ def check_packages(project: Project) -> list[str]:
         elif name in tested and tested[name] != Version(found):
             other.append(f"{name} {found} ({tested[name]})")
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise CourseError(f"{', '.join(missing)} {verb} not installed: {INSTALL}.")
+        names = list(dict.fromkeys(missing))  # one may be named beside the extra and in it
+        verb = "is" if len(names) == 1 else "are"
+        raise CourseError(f"{', '.join(names)} {verb} not installed: {INSTALL}.")
     if unfit:
         raise CourseError(f"{'; '.join(unfit)}: {INSTALL}.")
     if other:
-        listed = ", ".join(other)
+        listed = ", ".join(dict.fromkeys(other))
         return [f"Not the versions that the course is tested with: {listed}. For those, {INSTALL}."]
     return []
 

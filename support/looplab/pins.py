@@ -1,6 +1,7 @@
 """Which versions of its packages the course needs, and which it is tested with.
 
-pyproject.toml names the packages and the oldest version of each that the lessons run on. The exact
+pyproject.toml names the packages and the oldest version of each that works: those that `course
+xray` runs on, loosely, and under the extra ``lessons`` those that the notebooks need. The exact
 versions of a tested set, of these packages and of all that they need, stand in constraints.txt for
 pip, and in pyproject.toml's ``[tool.uv] constraint-dependencies`` for ``uv run``, which reads no
 such file. `course pin` writes both from one resolution.
@@ -21,9 +22,12 @@ from looplab.project import CourseError, Project
 from looplab.pythons import OLDEST
 
 HEADER = """\
-# Exact versions that the course is tested with, for pip: pip install -c constraints.txt -e .
+# Exact versions that the course is tested with, for pip:
+#     pip install -c constraints.txt -e ".[lessons]"
 # Written by `course pin`, which writes the same into pyproject.toml for uv; don't edit.
 """
+EXTRA = "lessons"
+"""What the notebooks need, by its name in pyproject.toml."""
 UV_LIST = re.compile(r"^constraint-dependencies = \[\n(?:.*\n)*?\]\n", re.MULTILINE)
 
 
@@ -32,7 +36,8 @@ def needed(project: Project) -> list[Requirement]:
 
     Raises CourseError, naming the line, when one is not written as pip understands it.
     """
-    listed = tomllib.loads(_pyproject(project))["project"]["dependencies"]
+    named = tomllib.loads(_pyproject(project))["project"]
+    listed = [*named["dependencies"], *named.get("optional-dependencies", {}).get(EXTRA, [])]
     return [found for found in map(_requirement, listed) if _holds_here(found)]
 
 
@@ -79,7 +84,7 @@ def pin(project: Project, *, upgrade: bool = False) -> int:
             shutil.copyfile(current, chosen)
         command = [
             _uv(), "pip", "compile", "--quiet", "--universal", "--no-header", "--no-annotate",
-            "--python-version", ".".join(map(str, OLDEST)), "--group", "dev",
+            "--python-version", ".".join(map(str, OLDEST)), "--extra", EXTRA, "--group", "dev",
             "--output-file", chosen.name, *(["--upgrade"] if upgrade else []), "pyproject.toml",
         ]  # fmt: skip
         ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

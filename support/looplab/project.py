@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INSTALL = (
-    "run `python3 -m pip install -c constraints.txt -e .` in the course's folder, or start with "
-    "`python3 -m uv run course open`"
+    'run `python3 -m pip install -c constraints.txt -e ".[lessons]"` in the course\'s folder, '
+    "or start with `python3 -m uv run course open`"
 )
 LESSON_NAME = re.compile(r"\d\d_[a-z0-9_]+")
 DEEPER = "_deeper"

@@ -65,7 +65,7 @@ def test_a_missing_package_is_named_with_what_to_do(project: Project) -> None:
     _depend(project, '"typer", "no-such-package==1", "nor-this[extra]"')
     with pytest.raises(
         CourseError,
-        match=r"no-such-package, nor-this are not installed: run .*-c constraints\.txt -e \.",
+        match=r'no-such-package, nor-this are not installed: run .* -e "\.\[lessons\]"',
     ):
         check_packages(project)
 

@@ -82,6 +82,7 @@ def test_what_uv_chose_is_written_for_pip_and_for_uv(
     command, read, kept = log.read_text().split("\n--\n")
     assert command.startswith("pip\ncompile\n")
     assert "--upgrade" not in command
+    assert "--extra\nlessons\n--group\ndev\n" in command
     assert "constraint-dependencies" not in read, "uv would hold to the old versions"
     assert kept == "typer==0.0.1\n"
     assert pins.tested(project).keys() >= {"typer"}

@@ -80,6 +80,6 @@ def test_an_installation_without_notebooks_says_how_to_install(
 ) -> None:
     monkeypatch.setattr(looplab.project, "__file__", str(tmp_path / "support/looplab/project.py"))
     with pytest.raises(
-        CourseError, match=r"no notebooks folder .* pip install -c constraints\.txt -e \."
+        CourseError, match=r'no notebooks folder .* -c constraints\.txt -e "\.\[lessons\]"'
     ):
         Project.here()

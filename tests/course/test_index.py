@@ -36,8 +36,12 @@ def pyproject(course: Project) -> dict[str, Any]:
 
 def direct(pyproject: dict[str, Any]) -> list[Requirement]:
     """Return what pyproject.toml names for those who run the course and who work on it."""
-    groups = pyproject["dependency-groups"].values()
-    named = [*pyproject["project"]["dependencies"], *(entry for group in groups for entry in group)]
+    project, groups = pyproject["project"], pyproject["dependency-groups"]
+    named = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["lessons"],
+        *(entry for group, entries in groups.items() if group != "lessons" for entry in entries),
+    ]
     return [Requirement(entry) for entry in named]
 
 
@@ -131,7 +135,7 @@ def test_the_workflow_tries_the_newest_packages_without_constraints_and_the_olde
     path = course.root / ".github" / "workflows" / "course.yml"
     jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
     newest = jobs["newest"]["steps"][-1]["run"]
-    assert "pip install -e . --group dev && pytest" in newest
+    assert 'pip install -e ".[lessons]" --group dev && pytest' in newest
     assert "constraint" not in newest
     assert jobs["lowest"]["steps"][-1]["run"].endswith("bash .ci/lowest")
     (python,) = (s["with"]["python-version"] for s in jobs["lowest"]["steps"] if "with" in s)
@@ -150,7 +154,7 @@ def test_conda_installs_this_project_as_tested_and_names_nothing_else(course: Pr
     listed = yaml.safe_load((course.root / "environment.yml").read_text(encoding="utf-8"))
     assert listed["channels"] == ["conda-forge"]
     python, *others = listed["dependencies"]
-    assert others == ["pip", {"pip": ["-c constraints.txt", "-e ."]}]
+    assert others == ["pip", {"pip": ["-c constraints.txt", "-e .[lessons]"]}]
     assert OLDEST <= tuple(map(int, python.removeprefix("python=").split("."))) <= NEWEST
 
 
@@ -195,6 +199,36 @@ class TestVersions:
             operators = [limit.operator for limit in requirement.specifier]
             wanted = "==" if requirement.name in ONE_VERSION else ">="
             assert operators == [wanted], str(requirement)
+
+    def test_the_notebooks_packages_are_an_extra_that_uv_installs_without_being_asked(
+        self, pyproject: dict[str, Any]
+    ) -> None:
+        name = pyproject["project"]["name"]
+        assert list(pyproject["project"]["optional-dependencies"]) == ["lessons"]
+        assert pyproject["dependency-groups"]["lessons"] == [f"{name}[lessons]"]
+        assert pyproject["tool"]["uv"]["default-groups"] == ["dev", "lessons"]
+
+    def test_what_installs_the_course_without_uv_names_the_extra(self, course: Project) -> None:
+        files = [*(course.root / ".ci").iterdir(), course.root / "README.md"]
+        files += [course.root / "environment.yml", course.root / ".github/workflows/course.yml"]
+        texts = {path.name: path.read_text(encoding="utf-8") for path in files}
+        asked = {
+            name: re.findall(r"(?<=-e )['\"]?((?:\.|course)(?:\[\w+\])?)(?=['\"` \n])", text)
+            for name, text in texts.items()
+        }
+        assert {name for name, found in asked.items() if found} == set(texts)
+        assert [
+            (n, one) for n, found in asked.items() for one in found if "[lessons]" not in one
+        ] == []
+
+    def test_what_the_command_alone_needs_installs_beside_any_app(
+        self, pyproject: dict[str, Any]
+    ) -> None:
+        alone = {
+            entry.name: entry for entry in map(Requirement, pyproject["project"]["dependencies"])
+        }
+        assert set(alone) == {"anyio", "httpx", "psutil", "typer", "uvicorn"}
+        assert alone["uvicorn"].specifier.contains("0.30.0")
 
     def test_uv_and_pip_are_given_the_same_versions(
         self, course: Project, pyproject: dict[str, Any]

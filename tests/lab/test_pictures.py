@@ -17,8 +17,9 @@ from PIL import Image
 from looplab.lab.cancels import CANCELLED, NEVER_STARTED, TIMED_OUT
 from looplab.lab.colours import INK, QUEUES, SPANS, TIMED_OUT_INK
 from looplab.lab.display import _png
-from looplab.lab.pictures import HELD, HELD_BAND, RUNNING, WAITING, describe, draw
+from looplab.lab.pictures import HELD, HELD_BAND, RUNNING, WAITING, draw
 from looplab.lab.recording import Recording
+from looplab.lab.telling import describe
 from looplab.lab.trace import Stretch, TaskTrace
 
 Step = tuple[float, float, str]

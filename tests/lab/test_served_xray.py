@@ -23,9 +23,9 @@ from websockets.asyncio.client import connect
 
 from looplab.lab.announce import announced
 from looplab.lab.clients import get, in_process, post, serve
-from looplab.lab.pictures import describe
 from looplab.lab.recording import Lane, Recording
 from looplab.lab.rows import rows_of
+from looplab.lab.telling import describe
 from looplab.lab.units import ms
 from looplab.lab.xray import xray
 

@@ -2,26 +2,29 @@
 
 import asyncio
 import contextlib
+import importlib
 import os
 import ssl
 import threading
 import traceback
 import urllib.request
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.lowlevel
 import anyio.streams.tls
 import httpx
 import uvicorn
-from asgi_lifespan import LifespanManager, LifespanNotSupported
-from websockets.asyncio.client import connect
 
 from looplab.lab.announce import announced
 from looplab.lab.background import AnswersFirst
 from looplab.lab.errors import LessonError
 from looplab.lab.lane_names import without_ids
 from looplab.lab.lifespan import LifespanRun, has_lifespan
+from looplab.lab.still_open import sentence_on
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import connect
 
 ASGIApp = Callable[..., Awaitable[None]]
 T = TypeVar("T")
@@ -34,6 +37,7 @@ STARTUP_CANCELLED = 1.0  # seconds that a start gets to end by itself once nobod
 LIFESPAN_SHUTDOWN = 5.0  # seconds that an app's shutdown gets, on a server after those requests
 WEBSOCKET_CLOSE = 2.0  # seconds that a server gets to answer when a WebSocket client closes
 ACCEPTED_WITHIN = 2  # rounds of a loop: one makes a connection's transport, one its protocol
+TURNS = 5  # of a loop, in which what has been cancelled ends
 FORCED = 5.0  # seconds that cancelled tasks and busy threads get before serve() gives up
 
 
@@ -109,6 +113,8 @@ async def in_process(
 @contextlib.asynccontextmanager
 async def _running_lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
     """Run the lifespan of ``app`` around the block; yields the app to call, with its state."""
+    from asgi_lifespan import LifespanManager, LifespanNotSupported
+
     run = LifespanRun(app)
     manager = LifespanManager(_with_state_of_its_own(run), LIFESPAN_STARTUP, LIFESPAN_SHUTDOWN)
     try:
@@ -262,6 +268,7 @@ class _Server(uvicorn.Server):
         self._tell_started = started
         self._stop = asyncio.Event()
         self.accepted = 0
+        self.most_open = 0
 
     async def startup(self, sockets: Any = None) -> None:
         server = self
@@ -271,6 +278,7 @@ class _Server(uvicorn.Server):
             def connection_made(self, transport: Any) -> None:
                 server.accepted += 1
                 super().connection_made(transport)
+                server.most_open = max(server.most_open, len(server.server_state.connections))
 
         self.config.http_protocol_class = Counted
         await super().startup(sockets)
@@ -316,17 +324,25 @@ class LoopbackServer:
     """A real uvicorn server on 127.0.0.1, in a thread with a loop of its own.
 
     ``port`` is the port that the system picked; ``errors`` the exceptions that the app has raised
-    while it answered, in order.
+    while it answered, in order. ``left_behind`` has a sentence on each task that was still pending
+    when the app had shut down; they are cancelled then.
     """
 
-    def __init__(self, app: ASGIApp, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        options: dict[str, Any],
+        prepare: Callable[[], object] = lambda: None,
+    ) -> None:
         self.port = 0
         self.errors: list[Exception] = []
+        self.left_behind: list[str] = []
         self._lifespan = LifespanRun(app)
         self._app = announced(self._lifespan)
         self._config = uvicorn.Config(
             self._observed, host=HOST, port=0, interface="asgi3", **options
         )
+        self._prepare = prepare
         self._lifespan_error: BaseException | None = None
         self._failure: BaseException | None = None
         self._server: _Server | None = None
@@ -354,6 +370,11 @@ class LoopbackServer:
         return self._loop
 
     @property
+    def thread(self) -> int:
+        """The identifier of the thread that the server's loop runs in."""
+        return self._thread.ident or 0
+
+    @property
     def connections(self) -> int:
         """How many TCP connections the server has accepted so far, those of WebSockets too."""
         return self._server.accepted if self._server else 0
@@ -362,6 +383,11 @@ class LoopbackServer:
     def open_connections(self) -> int:
         """How many of them are open now."""
         return len(self._server.server_state.connections) if self._server else 0
+
+    @property
+    def most_connections(self) -> int:
+        """How many of them were open at once, at most."""
+        return self._server.most_open if self._server else 0
 
     @property
     def running_requests(self) -> int:
@@ -379,7 +405,7 @@ class LoopbackServer:
         options.setdefault("verify", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         return httpx.AsyncClient(**options)
 
-    def websocket(self, path: str, **options: Any) -> connect:
+    def websocket(self, path: str, **options: Any) -> "connect":
         """Return a WebSocket client of this server, to be opened by ``async with``.
 
         ``async with server.websocket("/path") as socket`` yields the ``ClientConnection`` of
@@ -396,6 +422,8 @@ class LoopbackServer:
         accepts) and TimeoutError when it does neither within ``open_timeout`` (10 seconds);
         receiving raises ``ConnectionClosed``, with the code, once the connection is closed.
         """
+        from websockets.asyncio.client import connect
+
         _require_path(path)
         options.setdefault("proxy", None)
         options.setdefault("close_timeout", WEBSOCKET_CLOSE)
@@ -424,7 +452,7 @@ class LoopbackServer:
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=self._config.get_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=_loop_factory(self._config)) as runner:
                 runner.run(self._serve())
         except asyncio.CancelledError:
             pass  # stopped by force
@@ -439,13 +467,21 @@ class LoopbackServer:
         self._main = asyncio.current_task()
         if self._unwanted.is_set():
             return
+        self._prepare()
         self._server = _Server(self._config, self._has_bound)
         try:
             await self._server.serve()
+            await self._note_tasks()
         except SystemExit as error:  # how uvicorn ends when a start fails
             self._failure = error
         finally:
             self._server.close_sockets()
+
+    async def _note_tasks(self) -> None:
+        for _ in range(TURNS):  # what has been cancelled needs them to end
+            await asyncio.sleep(0)
+        pending = asyncio.all_tasks() - {asyncio.current_task()}
+        self.left_behind.extend(sorted(map(sentence_on, pending)))
 
     def _has_bound(self) -> None:
         if self._server is not None:
@@ -486,7 +522,8 @@ class LoopbackServer:
             ) from None
         if not started or self._lifespan.refused:
             cause = self._lifespan_error or self._failure
-            message = f"The server did not start: {cause!r}.{self._lifespan.hint}"
+            told = f"{cause!r}" if cause else self._lifespan.refusal or "the app did not say why"
+            message = f"The server did not start: {told}.{self._lifespan.hint}"
             raise ServerDidNotStart(message) from cause
         self._lifespan_error = None  # an app without a lifespan fails here, and may
 
@@ -527,6 +564,29 @@ class LoopbackServer:
             self._main.cancel()
 
 
+def _loop_factory(config: uvicorn.Config) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the loop that uvicorn would run on; None stands for asyncio's default.
+
+    Before 0.36 uvicorn made its loop by a policy, which is the whole process's.
+    """
+    get_factory = getattr(config, "get_loop_factory", None)
+    if get_factory is not None:
+        return get_factory()
+    if config.loop in ("auto", "uvloop"):
+        with contextlib.suppress(ModuleNotFoundError):
+            return importlib.import_module("uvloop").new_event_loop
+    return None
+
+
+def _websocket_protocol() -> str:
+    """Return the websockets library's, where it and uvicorn have it: "websockets" is deprecated."""
+    try:
+        importlib.import_module("uvicorn.protocols.websockets.websockets_sansio_impl")
+    except ImportError:
+        return "auto"
+    return "websockets-sansio"
+
+
 @contextlib.asynccontextmanager
 async def serve(app: ASGIApp, **options: Any) -> AsyncGenerator[LoopbackServer]:
     """Serve ``app`` with uvicorn on 127.0.0.1, on a port that the system picks; yields the server.
@@ -546,6 +606,18 @@ async def serve(app: ASGIApp, **options: Any) -> AsyncGenerator[LoopbackServer]:
     it. An app that was shut down before may not start again: the message says so. If it starts but
     no longer works, it answers 500, and the errors in ``.errors`` carry a note that says so.
     """
+    async with served(app, options) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def served(
+    app: ASGIApp, options: dict[str, Any], *, prepare: Callable[[], object] = lambda: None
+) -> AsyncGenerator[LoopbackServer]:
+    """Serve as :func:`serve` does; ``prepare`` is called on its loop before the app starts.
+
+    Raises what :func:`serve` raises.
+    """
     _require_app(app)
     # AnyIO loads its backend, and what httpx opens connections by, when it is first used: tens of
     # milliseconds that an x-ray of the first request would show as the lesson's own work.
@@ -556,9 +628,9 @@ async def serve(app: ASGIApp, **options: Any) -> AsyncGenerator[LoopbackServer]:
     options.setdefault("log_config", None)
     options.setdefault("log_level", "critical")
     options.setdefault("access_log", False)
-    options.setdefault("ws", "websockets-sansio")  # "websockets" is deprecated in uvicorn 0.54
+    options.setdefault("ws", _websocket_protocol())
     options.setdefault("timeout_graceful_shutdown", GRACEFUL)
-    server = LoopbackServer(app, options)
+    server = LoopbackServer(app, options, prepare)
     try:
         await server._start()
         yield server

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-from starlette.types import ASGIApp
 
-from looplab.lab.clients import LoopbackServer, serve
+from looplab.lab.clients import ASGIApp, LoopbackServer, serve
 from looplab.lab.recording import Recording
 from looplab.lab.units import ms
 from looplab.lab.xray import xray

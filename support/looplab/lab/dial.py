@@ -8,10 +8,8 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from IPython.display import display
-
 from looplab.kept import ALL_CHOICES, CHOICES
-from looplab.lab.display import collected, show_collected, show_note
+from looplab.lab.display import collected, display, show_collected, show_note
 from looplab.lab.errors import LessonError
 
 PATIENCE = 0.15

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
-from IPython.display import display
-
 from looplab.lab.colours import ALL
 
 if TYPE_CHECKING:
@@ -29,6 +27,13 @@ PICTURE_WIDTH = 760  # pixels
 
 
 _collected: ContextVar[list[dict[str, Any]] | None] = ContextVar("_collected", default=None)
+
+
+def display(bundle: dict[str, Any], *, metadata: dict[str, Any] | None = None, raw: bool) -> None:
+    """Show a bundle under the cell that runs; nothing else in the lab needs IPython."""
+    from IPython.display import display as show
+
+    show(bundle, metadata=metadata or {}, raw=raw)
 
 
 @contextmanager

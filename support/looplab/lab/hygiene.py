@@ -111,7 +111,7 @@ async def nothing_left_behind() -> None:
     baseline = _baseline
     listener.install()
     collect_garbage()
-    await _settle_down(baseline)
+    await settle_down(baseline)
     collect_garbage()
     HeldFailures.find().without(listener.known).move_to(listener.books[0])
     sentences = [
@@ -123,7 +123,7 @@ async def nothing_left_behind() -> None:
     show_note(CHECKED, kind="tick")
 
 
-async def _settle_down(baseline: Baseline) -> None:
+async def settle_down(baseline: Baseline) -> None:
     """Wait until nothing is left, or until each thing that is has had its time."""
     began = baseline.loop.time()
     for look in itertools.count(1):

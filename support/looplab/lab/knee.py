@@ -1,14 +1,14 @@
 """Latency over throughput: where a service has its knee, and what a limit does to it."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from matplotlib.figure import Figure
-
-from looplab.lab.charts import WIDTH, plain
 from looplab.lab.colours import BOUND, CARD, HELD, INK, SERIES
 from looplab.lab.display import show_picture
 from looplab.lab.load import LoadReport, load_test
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 T = TypeVar("T")
 
@@ -80,7 +80,11 @@ def _drawn(
     law: list[tuple[float, float]],
     knee: int,
     latest: int | None,
-) -> Figure:
+) -> "Figure":
+    from matplotlib.figure import Figure
+
+    from looplab.lab.charts import WIDTH, plain
+
     figure = Figure(figsize=(WIDTH, 3.0), dpi=100, facecolor=CARD, layout="constrained")
     axes = figure.add_subplot()
     plain(axes, "both")

@@ -2,17 +2,16 @@
 
 import contextlib
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
-from fastapi import APIRouter
-from starlette.routing import Router
-
 ASGIApp = Callable[..., Awaitable[None]]
 
-# What FastAPI and Starlette give an app that brings no lifespan: it starts and stops nothing.
-_NO_LIFESPAN = (type(APIRouter().lifespan_context), type(Router().lifespan_context))
+# Whose router says by its type that an app has brought no lifespan: it starts and stops nothing.
+_ROUTERS = (("starlette.routing", "Router"), ("fastapi", "APIRouter"))
 
 AGAIN = (
     "This app's lifespan has run and ended before, and not every app can start again: what it "
@@ -47,8 +46,22 @@ def _innermost(app: object) -> object:
     return app
 
 
+def _no_lifespans() -> tuple[type, ...]:
+    """Return what FastAPI and Starlette give an app without a lifespan, where they are in use.
+
+    Neither is imported for this: an app of another framework may have neither beside it.
+    """
+    routers = (getattr(sys.modules.get(module), name, None) for module, name in _ROUTERS)
+    return tuple(_default_lifespan(router) for router in routers if router is not None)
+
+
+@lru_cache
+def _default_lifespan(router: Callable[[], Any]) -> type:
+    return type(router().lifespan_context)
+
+
 def _does_nothing(context: object) -> bool:
-    if isinstance(context, _NO_LIFESPAN):
+    if isinstance(context, _no_lifespans()):
         return True
     # include_router() merges two lifespans into a function that closes over both of them.
     merged = inspect.unwrap(context) if inspect.isfunction(context) else None
@@ -61,13 +74,15 @@ class LifespanRun:
 
     ``started`` says whether the app has told that its startup is complete; ``failure`` is what it
     has raised instead of ending, if it has; ``again`` whether an earlier run has ended before this
-    one began, in which case what the app raises carries a note that says so.
+    one began, in which case what the app raises carries a note that says so. ``refusal`` is what
+    the app has said when it told that its startup had failed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.started = False
         self.failure: BaseException | None = None
+        self.refusal = ""
         self._router = _innermost(app)
         self.again = _ended.get(id(self._router)) is self._router
 
@@ -104,6 +119,8 @@ class LifespanRun:
     ) -> None:
         async def told(message: MutableMapping[str, Any]) -> None:
             self.started = self.started or message["type"] == "lifespan.startup.complete"
+            if message["type"] == "lifespan.startup.failed":
+                self.refusal = str(message.get("message", "")).strip()
             await send(message)
 
         try:

@@ -16,9 +16,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from time import perf_counter, process_time
-from typing import Any, Generic, TypeVar
-
-from starlette.applications import Starlette
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from looplab.lab.answers import FIRST_ERROR, status_of
 from looplab.lab.compare import milliseconds
@@ -26,6 +24,9 @@ from looplab.lab.display import show_table
 from looplab.lab.errors import LessonError
 from looplab.lab.memory import peak_memory
 from looplab.lab.units import ms
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 T = TypeVar("T")
 
@@ -222,7 +223,7 @@ class Answer:
 
 @asynccontextmanager
 async def asgi_sender(
-    app: Starlette,
+    app: "Starlette",
 ) -> AsyncGenerator[Callable[[tuple[str, str]], Awaitable[Answer]]]:
     """Run ``app`` in this process, with its lifespan around it, and yield ``send``, for a load.
 
@@ -242,7 +243,7 @@ async def asgi_sender(
         yield send
 
 
-async def _call(app: Starlette, method: str, path: str, answer: Answer) -> None:
+async def _call(app: "Starlette", method: str, path: str, answer: Answer) -> None:
     unread, answered = True, asyncio.Event()
 
     async def receive() -> dict[str, Any]:

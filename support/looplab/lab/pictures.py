@@ -4,7 +4,6 @@ Below a bar stands what the task holds, hatched is what it queues for; marks sho
 cancelled or timed out.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -42,7 +41,8 @@ from looplab.lab.colours import (
 from looplab.lab.lettering import cut, width_of
 from looplab.lab.recording import Interval, Recording, holds, queues_for
 from looplab.lab.rows import STRIP, Row, Spans, merged, rows_of
-from looplab.lab.words import SIZE, Tone, Word, add_moments, beside, duration
+from looplab.lab.telling import duration, verb_of
+from looplab.lab.words import SIZE, Tone, Word, add_moments, beside
 
 WIDTH = 7.6
 """Inches; at 100 pixels an inch the width of a notebook's output."""
@@ -71,8 +71,6 @@ LEGEND_HANDLE = 0.40
 """Inches that an entry of the legend takes beside its words."""
 POINTER = 0.045
 """So many inches above its bar stands a mark of a lesson."""
-MARKS_TOLD = 4
-"""So many different marks are named in words."""
 HATCH = "/////"
 DOTTED = (0, (1, 1.6))
 SOON = 0.06
@@ -480,13 +478,6 @@ def _answer(axes: Axes, recording: Recording, scale: float, limit: float, inches
     )  # fmt: skip
 
 
-def verb_of(recording: Recording) -> str:
-    root = recording.lanes[0].name if recording.lanes else ""
-    if recording.error is not None:
-        return "failed"
-    return "answered" if "/" in root else "done"
-
-
 def _dense(spans: Spans, pixel: float) -> bool:
     """Return whether steps follow one another so closely that widened ticks would lie."""
     if len(spans) < 50:
@@ -523,76 +514,3 @@ def _shaded(spans: Spans, width: float, *, clear: bool = False) -> list[tuple[li
                 colour = to_hex((*dark, share), keep_alpha=True)
             found.append((merged(parts, 0.0), colour))
     return found
-
-
-def describe(recording: Recording) -> str:
-    """Return in one sentence what the picture of ``recording`` shows."""
-    lanes = recording.tasks
-    parts = [f"{len(lanes)} {'task' if len(lanes) == 1 else 'tasks'}"]
-    if len(lanes) == 1:
-        turns = [name for name in lanes[0].waits if name != lanes[0].name]
-        if len(turns) > 1:
-            parts.append(f"waiting in turn in {_listed(turns)}")
-    else:
-        parts.append(f"at most {recording.peak_in_flight()} in flight")
-    parts.extend(_taken(recording, name) for name in recording.watched)
-    held = recording.holds
-    if held:
-        longest = max(held, key=lambda hold: hold.duration)
-        times = _times(len(held))
-        parts.append(f"loop held {times}, longest {duration(longest.duration)} by {longest.name}")
-    parts.extend(
-        f"{len(names)} {word}"
-        for word, names in (
-            ("timed out", recording.timed_out),
-            ("cancelled", recording.cancelled),
-            ("failed", recording.failed),
-            ("not ended", recording.pending),
-            ("not started", recording.not_started),
-        )
-        if names
-    )
-    parts.extend(_marked(recording))
-    background = sum(lane.after_answer >= recording.held for lane in lanes)
-    if background:
-        parts.append(f"{background} going on after the answer")
-    parts.append(f"{verb_of(recording)} after {duration(recording.duration)}")
-    return f"{recording.title}: {', '.join(parts)}."
-
-
-def _taken(recording: Recording, name: str) -> str:
-    """Return how many hold what is called ``name`` at most, and how many queue for it."""
-    peak = recording.peak_of(holds(name))
-    queued = len(recording.spans(queues_for(name)))
-    said = (
-        f"at most {peak} {'holds' if peak == 1 else 'hold'} {name}"
-        if peak
-        else f"none holds {name}"
-    )
-    waits = "1 queues" if queued == 1 else f"{queued:,} queue"
-    return f"{said} and {waits} for it" if queued else said
-
-
-def _marked(recording: Recording) -> list[str]:
-    """Return what a lesson marked itself, and how often."""
-    queues = {queues_for(name) for name in recording.watched}
-    watched = {holds(name) for name in recording.watched} | queues
-    texts = [mark.text for mark in recording.marks if mark.text not in SYMBOLS]
-    texts += [
-        span.name
-        for lane in recording.drawn
-        for span in lane.marked_spans
-        if span.name not in watched
-    ]
-    counted = Counter(texts).most_common()
-    said = [f"{text!r} {_times(count)}" for text, count in counted[:MARKS_TOLD]]
-    return [*said, f"{len(counted) - MARKS_TOLD} marks more"] if len(counted) > MARKS_TOLD else said
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
-
-
-def _listed(names: list[str]) -> str:
-    shown = names if len(names) <= 6 else [*names[:5], f"{len(names) - 5} more"]
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"

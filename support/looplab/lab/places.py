@@ -13,8 +13,6 @@ from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
 
-from IPython import get_ipython
-
 from looplab.lab.recording import Lane
 from looplab.lab.trace import Call, Label
 
@@ -141,6 +139,10 @@ def shown_file(path: str) -> str:
 
 
 def _cell_of(path: str) -> str:
+    if "IPython" not in sys.modules:
+        return ""
+    from IPython.core.getipython import get_ipython
+
     shell = get_ipython()
     compiler = getattr(shell, "compile", None)
     name: Callable[[str], tuple[str, str] | None] | None

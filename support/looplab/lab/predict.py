@@ -4,10 +4,8 @@ import math
 import re
 from typing import Any
 
-from IPython.display import display
-
 from looplab.kept import PREDICTION, REVEALED
-from looplab.lab.display import show_table
+from looplab.lab.display import display, show_table
 from looplab.lab.errors import LessonError
 
 _asked: dict[str, "Prediction"] = {}

@@ -38,7 +38,11 @@ def start() -> None:
     loop = _notebook_loop()
     temporary = _private_directory()
     _let_interrupts_wake(loop)
-    from looplab.lab import clients, hygiene
+    from looplab.lab import (
+        charts,  # noqa: F401 - so that the first picture takes no longer than others
+        clients,
+        hygiene,
+    )
 
     clients.reach_loopback_directly()
     hygiene.install(temporary=temporary)

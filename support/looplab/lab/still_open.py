@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
+from looplab.lab.our_code import is_ours
 from looplab.lab.silent_failures import describe_task
-from looplab.lab.trace import is_ours
 
 KERNEL_PACKAGES = {"ipykernel", "IPython", "tornado", "zmq", "jupyter_client", "comm", "debugpy"}
 TASK_HOSTS = KERNEL_PACKAGES
@@ -88,10 +88,7 @@ class Baseline:
                 continue
             outermost = _frames(task.get_coro())[:1]
             own = any(is_ours(frame.f_code) for frame in outermost) and not task.cancelling()
-            yield StillOpen(
-                f"{describe_task(task)} is still pending, waiting {_where(task)}",
-                PATIENCE_WITH_A_TASK if own else PATIENCE,
-            )
+            yield StillOpen(sentence_on(task), PATIENCE_WITH_A_TASK if own else PATIENCE)
 
     def _threads(self) -> Iterator[StillOpen]:
         frames = sys._current_frames()
@@ -147,6 +144,11 @@ def _first(thing: Any, *names: str) -> Any:
     """Return the first of these attributes that ``thing`` has and that is not None."""
     values = (getattr(thing, name, None) for name in names)
     return next((value for value in values if value is not None), None)
+
+
+def sentence_on(task: "asyncio.Task[Any]") -> str:
+    """Return that ``task`` is pending, and where; to be called in its loop's thread."""
+    return f"{describe_task(task)} is still pending, waiting {_where(task)}"
 
 
 def _where(task: "asyncio.Task[Any]") -> str:

@@ -53,6 +53,7 @@ import inspect
 import re
 import sys
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -160,7 +161,8 @@ class TaskTrace:
     def note_name_of(self, task: "asyncio.Task[Any]") -> None:
         """Keep the name of ``task``, which is this trace's, in the same way."""
         name = task.get_name()
-        automatic = AUTOMATIC_NAME.fullmatch(name) or (self.of_anyio and _is_path(name))
+        of_anyio = self.of_anyio or name.endswith(f".{self.qualified}")  # older ones have no handle
+        automatic = AUTOMATIC_NAME.fullmatch(name) or (of_anyio and _is_path(name))
         self.given_name = "" if automatic else name
 
     def calls(self) -> list[Call]:
@@ -187,6 +189,34 @@ class TaskTrace:
         """Return the places of the steps after which it waited in another call than before."""
         return frozenset(entry[0] for entry in self.log if not isinstance(entry, str))
 
+    def begin_at(self, moment: float) -> bool:
+        """Leave out what the task did before ``moment``; return whether anything is left.
+
+        What it waited in at that moment, it has waited in since then.
+        """
+        steps = self.steps
+        before = bisect_right(steps, moment, key=lambda step: step[1])
+        if before == len(steps) and self.outcome != "pending":
+            return False
+        if self.made is not None:
+            self.made = max(self.made, moment)
+        later = steps[before:]
+        if later and later[0][0] < moment:
+            later[0] = (moment, *later[0][1:])
+        if before:
+            (_, _, label) = steps[before - 1]
+            later.insert(0, (moment, moment, label))
+            del self.points[: before - 1]
+            self.log = _shortened(self.log, before - 1)
+        self.steps[:] = later
+        self.marks = [mark for mark in self.marks if mark[0] >= moment]
+        self.stretches = [
+            Stretch(one.name, max(one.began, moment), one.ended)
+            for one in self.stretches
+            if one.ended is None or one.ended > moment
+        ]
+        return True
+
     @property
     def function(self) -> str:
         """The last part of the coroutine's qualified name."""
@@ -205,6 +235,23 @@ class TaskTrace:
     def library(self) -> bool:
         """Whether the task is a library's own affair, which is not drawn."""
         return not (self.ours or self.request or self.outermost or self.given_name)
+
+
+def _shortened(log: list[Entry], first: int) -> list[Entry]:
+    """Return a log of what the steps from the place ``first`` on have changed."""
+    waiting: list[str] = []
+    later: list[Entry] = []
+    for place, entry in enumerate(log):
+        if isinstance(entry, str):
+            waiting.append(entry)
+        elif entry[0] > first:
+            later = [
+                one if isinstance(one, str) else (one[0] - first, one[1]) for one in log[place:]
+            ]
+            break
+        else:
+            del waiting[entry[1] :]
+    return [(0, 0), *waiting, *later]
 
 
 def _is_path(name: str) -> bool:
@@ -339,6 +386,22 @@ class Recorder:
         why = why_cancelled(task, root, within) if started else NEVER_STARTED
         if why:
             trace.marks.append((perf_counter(), why))
+
+    def note_running(self, thread: int) -> None:
+        """Note the step that a thread is in just now, as if it ended here.
+
+        ``thread`` is the identifier of another thread than this one. It is for a loop that is held
+        and does not get to end its step.
+        """
+        frame = sys._current_frames().get(thread)
+        while frame is not None:
+            if frame.f_code is Recorder._drive.__code__:
+                names = frame.f_locals
+                trace, began = names["trace"], names.get("began")
+                if any(one is trace for one in self.traces) and began is not None:
+                    trace.steps.append((began, perf_counter(), ""))
+                return
+            frame = frame.f_back
 
     def stop(self) -> None:
         """End the recording; a task that goes on is no longer watched."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 from looplab.lab.lettering import cut, width_of
 from looplab.lab.rows import Row, groups, own_marks
+from looplab.lab.telling import duration
 
 SIZE = 8
 """Points."""
@@ -163,11 +164,3 @@ def _fits_beside(text: str, ended: float, row: Row, wording: Wording, inch: floa
         word.at, word.gap = row.ends, new.width + GAP
     words.append(new)
     return True
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, in seconds from 5 s on and in milliseconds below."""
-    if seconds >= 5.0:
-        return f"{seconds:.1f} s"
-    milliseconds = seconds * 1000
-    return f"{milliseconds:.0f} ms" if milliseconds >= 9.5 else f"{milliseconds:.2g} ms"

@@ -112,7 +112,7 @@ async def xray(
     root: asyncio.Task[T] | None = None
     try:
         with (
-            _gc_at_rest(),
+            gc_at_rest(),
             _recording(recorder, server, watched[-1]),
             watching(watch, watched),
         ):
@@ -154,7 +154,8 @@ def show_xray(*recordings: Recording, summary: str = "") -> None:
     Raises ValueError when there is none to draw.
     """
     from looplab.lab.explorer import MIME, data_of, fragment_of, kept
-    from looplab.lab.pictures import describe, draw
+    from looplab.lab.pictures import draw
+    from looplab.lab.telling import describe
 
     if not recordings:
         raise ValueError("recordings is empty; give at least one recording to draw")
@@ -221,7 +222,8 @@ def _recording(recorder: Recorder, server: HasLoop | None, remote: Recorder) -> 
 
 
 @contextmanager
-def _gc_at_rest() -> Generator[None]:
+def gc_at_rest() -> Generator[None]:
+    """Keep the garbage collector from running by itself in this block, as ``timeit`` does."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from looplab.lab.places import NOWHERE, Spot, spots_of
 from looplab.lab.recording import Interval, Lane, Recording, holds, queues_for
+from looplab.lab.telling import describe, verb_of
 
 VERSION = 1
 
@@ -85,8 +86,6 @@ class _Tables:
 
 
 def _panel(recording: Recording) -> Data:
-    from looplab.lab.pictures import describe, verb_of
-
     tables = _Tables()
     tables.spot(NOWHERE)
     lanes = [_lane(recording, lane, tables) for lane in recording.drawn]
