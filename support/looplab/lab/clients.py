@@ -557,7 +557,7 @@ async def serve(app: ASGIApp, **options: Any) -> AsyncGenerator[LoopbackServer]:
     options.setdefault("log_config", None)
     options.setdefault("log_level", "critical")
     options.setdefault("access_log", False)
-    options.setdefault("loop", "asyncio")  # "auto" takes uvloop, which sends later, where there is one
+    options.setdefault("loop", "asyncio")  # "auto" takes an installed uvloop: it sends later
     options.setdefault("ws", "websockets-sansio")  # "websockets" is deprecated in uvicorn 0.54
     options.setdefault("timeout_graceful_shutdown", GRACEFUL)
     server = LoopbackServer(app, options)
