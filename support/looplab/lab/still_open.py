@@ -168,8 +168,10 @@ def _place(frame: FrameType) -> str:
         from IPython.core.getipython import get_ipython
 
         shell = get_ipython()
-        named = shell.compile.format_code_name(file) if shell is not None else None
-        name = " ".join(named) if named else file
+        if shell is not None and (naming := getattr(shell.compile, "format_code_name", None)):
+            name = " ".join(naming(file) or (file,))
+        elif Path(file).parent.name.startswith("ipykernel_"):  # IPython 7 numbers no cells
+            name = "a cell"
     return f"{name}, line {line}, {frame.f_code.co_name}" + (f": {source}" if source else "")
 
 
