@@ -81,4 +81,4 @@ def test_binder_fills_the_workbook_and_stops_where_that_fails(
             check=False,
         )
         assert (ended.returncode, ended.stdout) == (code, "workbook\n")
-    assert "workbook" in get_command(app).commands  # ty: ignore[unresolved-attribute]
+    assert "workbook" in get_command(app).commands  # ty: ignore[missing-attribute]
