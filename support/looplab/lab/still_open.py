@@ -221,9 +221,12 @@ def _text(address: Any) -> str:
 
 def _sockets() -> list[Address]:
     """Return ``(local, remote, status)`` of each internet socket in use."""
+    process = psutil.Process()
+    # psutil 5, which Colab's kernels hold loaded, knows it by its older name
+    name = "net_connections" if hasattr(process, "net_connections") else "connections"
     return [
         (_text(found.laddr), _text(found.raddr), found.status)
-        for found in psutil.Process().net_connections(kind="inet")
+        for found in getattr(process, name)(kind="inet")
         if found.laddr
     ]
 
