@@ -234,7 +234,8 @@ async def test_a_full_pool_is_a_503_that_says_when_to_come_back(
     full = await storefront.open_stocked(1, 0.2, patience=0.05)
     user = await full.any_user()
     [product] = await full.products.get_featured(1)
-    parts = {**shipped, "shop": full, "user_id": user, "product_id": product.id}
+    about = {"shop": full, "user_id": user, "product_id": product.id}
+    parts: dict[str, Any] = {**shipped, **about}
     async with serve(partners.app) as server:
         app = storefront.storefront(**parts, url=server.url)
         async with in_process(app) as client:

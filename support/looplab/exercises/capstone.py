@@ -49,8 +49,8 @@ EXERCISE = Exercise(
         Mistake(
             "no-diagnosis",
             "leaves the diagnosis empty, or writes another word",
-            "Name the fault first: set diagnosis to one of the six texts above. Look at the marks "
-            "in the picture. What does each visitor ask for, and when?",
+            "Look at the marks in the picture: what does each visitor ask for, and when? Then set "
+            "diagnosis to one of the six texts above.",
         ),
         Mistake(
             "blocked-loop",
