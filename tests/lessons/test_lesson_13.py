@@ -17,6 +17,7 @@ from looplab.stages.storefronts import Storefronts
 pytestmark = pytest.mark.anyio
 
 PAGES = [("GET", "/page/new")] * 6
+SENT = 2  # how many times a burst is sent, once to warm up
 Names = SimpleNamespace
 
 
@@ -106,7 +107,7 @@ async def test_an_answer_of_no_use_costs_no_page(
     async with serve(answering(body, status)) as server:
         load = await service.burst(shipped, PAGES, url=server.url)
     assert load.failed == 0
-    assert len(reports.lines) == 6
+    assert len(reports.lines) == SENT * 6
 
 
 async def test_a_search_engine_that_is_gone_or_hangs_costs_no_page(
@@ -119,13 +120,14 @@ async def test_a_search_engine_that_is_gone_or_hangs_costs_no_page(
     assert all("no recommendations" in line for line in reports.lines)
     hanging = [("GET", f"/page/{storefront.HANGING}")] * 3
     assert (await service.burst(shipped, hanging)).failed == 0
-    assert len(reports.lines) == 6 + 3
+    assert len(reports.lines) == SENT * (6 + 3)
 
 
 async def test_the_first_repair_turns_an_error_of_the_partner_into_a_500(
     lesson: Names, service: Storefronts, shipped: Any
 ) -> None:
     shipped["recommend"] = lesson.recommend_in_time
+    lesson.all["ms"] = lambda milliseconds: 10.0  # no deadline decides, however busy the machine
     async with serve(answering(b"{}", 503)) as server:
         load = await service.burst(shipped, PAGES, url=server.url)
     assert load.errors == {"status 500": 6}
@@ -138,6 +140,7 @@ async def test_a_bug_of_ours_is_a_500_that_somebody_sees(
         raise KeyError(index)
 
     lesson.all["recommend"] = buggy
+    lesson.all["ms"] = lambda milliseconds: 10.0
     assert (await service.burst(shipped, PAGES)).errors == {"status 500": 6}
 
 
@@ -454,4 +457,4 @@ async def test_six_orders_at_once_take_six_lamps(
     [lamp] = await shop.products.get_featured(1)
     load = await service.burst(shipped, [("POST", "/orders")] * 6)
     assert load.failed == 0
-    assert await storefront.in_stock(shop.sessions, lamp.id) == lamp.stock - 6
+    assert await storefront.in_stock(shop.sessions, lamp.id) == lamp.stock - SENT * 6

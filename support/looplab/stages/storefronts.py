@@ -97,16 +97,22 @@ class Storefronts:
     ) -> LoadReport[Visit]:
         """Send all ``visits`` at once to the storefront that ``parts`` make, and return the report.
 
-        ``url`` is where the partners are; on a server beside it unless given.
+        ``url`` is where the partners are; on a server beside it unless given. The visits are sent
+        once before, uncounted: the first calls of a client open its connections.
         """
         async with self.running(parts, url=url) as send:
+            await load_test(send, visits, clients=len(visits))
             return await load_test(send, visits, clients=len(visits))
 
     async def watch(
         self, title: str, parts: Parts, visits: Sequence[Visit], **options: Any
     ) -> Recording:
-        """Return the x-ray of ``visits``, all sent at once; ``options`` are those of `xray`."""
+        """Return the x-ray of ``visits``, all sent at once; ``options`` are those of `xray`.
+
+        They are sent once before, unrecorded: the first call of a client opens its connection.
+        """
         async with self.running(parts) as send:
+            await load_test(send, visits, clients=len(visits))
             load = load_test(send, visits, clients=len(visits))
             return await xray(load, title=title, **options)
 
