@@ -164,8 +164,8 @@ def storefront(
     @app.post("/orders")
     async def order(request: Request) -> dict[str, Any]:
         await check_fraud(user_id)
-        await _take_one(request.state.db, product_id)
-        letters = [_is_told(app.state.partners, address) for address in FOLLOWERS]
+        await take_one(request.state.db, product_id)
+        letters = [tell_follower(app.state.partners, address) for address in FOLLOWERS]
         told = zip(FOLLOWERS, await asyncio.gather(*letters), strict=True)
         return {"not told": [address for address, heard in told if not heard]}
 
@@ -177,7 +177,8 @@ async def no_seat(request: Request, error: Exception) -> Response:
     return Response(status_code=503, headers={"Retry-After": RETRY_AFTER})
 
 
-async def _take_one(db: Sessions, product_id: UUID) -> None:
+async def take_one(db: Sessions, product_id: UUID) -> None:
+    """Take one piece of the product from stock. Raises HTTPException 409 when none is left."""
     taken = await ProductRepository(db).reserve(product_id)
     if not taken:
         raise HTTPException(409, "it is sold out")
@@ -185,7 +186,8 @@ async def _take_one(db: Sessions, product_id: UUID) -> None:
         await db.commit()
 
 
-async def _is_told(partners: PartnerCalls, address: str) -> bool:
+async def tell_follower(partners: PartnerCalls, address: str) -> bool:
+    """Write to one address and return whether that worked; a letter that fails is logged."""
     try:
         await partners.call_external_api("POST", "/mailer/send", json={"to": address})
     except (TimeoutError, httpx2.HTTPError, JSONDecodeError) as error:
