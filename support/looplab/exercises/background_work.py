@@ -228,14 +228,11 @@ class _Attempt:
                 return working.result()
         finally:
             dying.cancel()
-            ended = working.done()
             while not working.done():
                 working.cancel()
                 await asyncio.wait({working}, timeout=ms(20))
-            if not (ended or working.cancelled()):
-                working.exception()
-            elif ended and self.fault is not None and not working.cancelled():
-                working.exception()
+            if not working.cancelled() and (self.fault or self.dead.is_set()):
+                working.exception()  # nobody asks how an attempt ended that was killed
         raise self.fault or _Killed
 
     async def _work(self) -> Any:

@@ -1,27 +1,105 @@
-"""What lesson 15 runs its jobs on: a Redis, a bank, a mailer and worker processes.
-
-Also the rush of orders that its three ways to send an invoice are compared by.
-"""
+"""Lesson 15's stage: where orders come in, and a Redis, a bank, a mailer and worker processes."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Final, Self
-from uuid import uuid4
+from typing import Any, Final, Self
+from uuid import UUID, uuid4
 
+import httpx
 import redis.asyncio
+from fastapi import FastAPI
 from redis.exceptions import RedisError
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp
 
-from looplab.lab import in_process, serve
+from looplab.lab import in_process, mark, ms, serve, show_table, span
+from looplab.shop import Shop
+from looplab.shop.models import Order
+from looplab.shop.newcomers import open_mailer
 from looplab.shop.partners import Mailer, PaymentService
+from looplab.shop.pools import open_pool
 from looplab.shop.redis import serve_redis
-from looplab.shop.settling import Worker
+from looplab.stages.settling import Worker
 
 RUSH: Final = ("", "last answer after", "last invoice after", "invoices at once")
+PRICE: Final = 1_999  # cents
+
+
+@dataclass(frozen=True, slots=True)
+class FrontDesk:
+    """Where orders come in: a shop with two connections, and a mailer in this process.
+
+    Attributes:
+        shop: the shop; `shop.sessions()` opens a session.
+        mailer: takes the invoices, each in the time that `open` was given.
+        mail: a client of the mailer.
+        buyer: who orders.
+    """
+
+    shop: Shop
+    mailer: Mailer
+    mail: httpx.AsyncClient
+    buyer: UUID
+
+    @classmethod
+    async def open(cls, *, invoice: float) -> Self:
+        """Open it; an invoice takes `invoice` seconds. Close it in the end."""
+        mailer, mail = open_mailer(latency=invoice)
+        shop = await open_pool(2)
+        return cls(shop, mailer, mail, (await shop.users.get_batch(0, 1))[0].id)
+
+    async def place_order(self, session: AsyncSession) -> Order:
+        """Add an order, commit it, and refresh it, as FastAPI's tutorial does."""
+        order = Order(user_id=self.buyer, total=PRICE)
+        session.add(order)
+        await session.commit()
+        await session.refresh(order)
+        return order
+
+    async def send_invoice(self, order_id: UUID) -> None:
+        """Mail an order's invoice. Raises httpx.HTTPStatusError when the mailer refuses."""
+        with span("invoice"):
+            letter = {"to": f"{order_id}@x.test", "subject": "Invoice"}
+            (await self.mail.post("/send", json=letter)).raise_for_status()
+
+    async def close(self) -> None:
+        """Close the shop and the mailer's client."""
+        await self.mail.aclose()
+        await self.shop.close()
+
+
+def app_with(endpoint: Callable[..., Awaitable[Any]]) -> FastAPI:
+    """Return an app that answers POST /orders by `endpoint`."""
+    app = FastAPI()
+    app.add_api_route("/orders", endpoint, methods=["POST"])
+    return app
+
+
+async def one_order(app: ASGIApp) -> None:
+    """Send one order, mark when it is answered, and return when the app has done everything."""
+    async with in_process(app, wait_for_background=False) as client:
+        (await client.post("/orders")).raise_for_status()
+        mark("answered")
+
+
+delivered: list[str] = []
+"""The orders that `deliver` has delivered; clear it to begin anew."""
+
+
+async def deliver(order_id: str) -> None:
+    """Deliver an order, which takes 700 ms."""
+    await asyncio.sleep(ms(700))
+    delivered.append(order_id)
+
+
+async def refuse(order_id: str) -> None:
+    """Raises LookupError: there is nowhere to deliver to."""
+    raise LookupError("no such address")
 
 
 class BackOffice:
@@ -40,8 +118,10 @@ class BackOffice:
 
     def __init__(self) -> None:
         self.queue = f"course:{uuid4().hex}:jobs"
+        self.redis_url = ""
         self.bank = PaymentService()
         self.mailer = Mailer()
+        self._addresses = {"bank": "", "mailer": ""}
         self._stack = AsyncExitStack()
         self._workers: list[Worker] = []
 
@@ -76,10 +156,10 @@ class BackOffice:
         """End the workers and the servers and delete the queue; closing again does nothing."""
         if BackOffice._open is self:
             BackOffice._open = None
-        self.mailer.release()
-        self.bank.release()
         for worker in self._workers:
             await worker.kill()
+        self.mailer.release()
+        self.bank.release()
         self._workers.clear()
         with suppress(RedisError, OSError):
             async with redis.asyncio.Redis.from_url(self.redis_url) as client:
@@ -87,6 +167,19 @@ class BackOffice:
                 if keys:
                     await client.delete(*keys)
         await self._stack.aclose()
+
+    async def outcome(self, client: httpx.AsyncClient, order_id: str) -> str:
+        """Send an order, ask for its job until that has ended, and return how it did.
+
+        The app answers POST /orders/ORDER by ``{"job": JOB}`` and GET /jobs/JOB by a "status".
+        """
+        answer = await client.post(f"/orders/{order_id}")
+        path = "/jobs/" + answer.raise_for_status().json()["job"]
+        status = "waiting"
+        while status == "waiting":
+            await asyncio.sleep(ms(20))
+            status = (await client.get(path)).raise_for_status().json()["status"]
+        return status
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +196,29 @@ class Rush:
     mailed: float
     at_once: int
 
-    def row(self, name: str) -> list[str]:
-        """Return a row of a table with the headings in `RUSH`."""
-        times = (f"{seconds * 1000:.0f} ms" for seconds in (self.answered, self.mailed))
-        return [name, *times, str(self.at_once)]
+
+def show_rushes(rushes: Mapping[str, Rush]) -> None:
+    """Show a table of rushes by name."""
+    rows = []
+    for name, one in rushes.items():
+        times = (f"{seconds * 1000:.0f} ms" for seconds in (one.answered, one.mailed))
+        rows.append([name, *times, str(one.at_once)])
+    show_table(RUSH, rows)
 
 
-async def rush(app: ASGIApp, mailer: Mailer, *, path: str = "/orders", orders: int = 10) -> Rush:
-    """Send so many POSTs at once and wait until each has its answer and its invoice.
+async def rush(app: ASGIApp, mailer: Mailer, *, orders: int = 10) -> Rush:
+    """Send so many orders at once and wait until each has its answer and its invoice.
 
     One order goes ahead, to warm everything up; it isn't counted, and nor is what the mailer had
     before. Raises httpx.HTTPStatusError when an order is refused, and what a background task
     raises.
     """
     async with in_process(app, wait_for_background=False) as client:
-        (await client.post(path)).raise_for_status()
+        (await client.post("/orders")).raise_for_status()
     mailer.reset()
     began = perf_counter()
     async with in_process(app, wait_for_background=False) as client:
-        answers = await asyncio.gather(*(client.post(path) for _ in range(orders)))
+        answers = await asyncio.gather(*(client.post("/orders") for _ in range(orders)))
         answered = perf_counter() - began
         for answer in answers:
             answer.raise_for_status()
