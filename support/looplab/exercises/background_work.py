@@ -41,8 +41,8 @@ EXERCISE = Exercise(
             "new-key",
             "draws a key in the job, or protects the charge by a note alone",
             "The order was charged twice. The worker was killed after the bank had charged and "
-            "before anything could be noted, so only the bank knows. Give it a key that the second "
-            "attempt finds again: what do both attempts know of the order?",
+            "before anything could be noted, so only the bank knows. What do both attempts know of "
+            "the order? Make the key of that, so that the second attempt finds it again.",
         ),
         Mistake(
             "key-of-this-process",
@@ -130,9 +130,9 @@ async def _judge(sandbox: Sandbox, *, settle_again: Any) -> str:
     for trial in (
         _runs_whole_and_again,
         _two_orders,
-        _fails_and_is_tried_again,
-        _is_killed_everywhere,
         _starts_in_another_shop,
+        _is_killed_everywhere,
+        _fails_and_is_tried_again,
     ):
         ran = await sandbox.run(functools.partial(trial, job))
         ran.result()
@@ -172,16 +172,6 @@ class _Order:
     amount: int = AMOUNT
 
 
-_attempts = itertools.count(1)
-
-
-def _order(number: str) -> _Order:
-    """Return the order as another process would read it."""
-    own = _Number(number)
-    own.attempt = next(_attempts)
-    return _Order(own)
-
-
 @dataclass(slots=True)
 class _World:
     """Bank, mailer and notes as they last; ``steps`` are all effects, in order."""
@@ -192,6 +182,15 @@ class _World:
     notes: set[str] = field(default_factory=set)
     refuses: str = ""
     """The call that fails: "charge" or "send"."""
+    orders: list[_Order] = field(default_factory=list)
+    """All that attempts were given, kept so that no two have the same id()."""
+
+    def order(self, number: str) -> _Order:
+        """Return an order as another process would read it."""
+        own = _Number(number)
+        own.attempt = len(self.orders) + 1
+        self.orders.append(_Order(own))
+        return self.orders[-1]
 
     def count(self, what: str, number: str) -> int:
         """Return how often that happened to the order."""
@@ -207,12 +206,16 @@ class _Attempt:
 
     job: Callable[..., Any]
     world: _World
-    order: _Order
+    number: str
     kill_at: int | None = None
+    order: _Order = field(init=False)
     points: int = 0
     calls: int = 0
     dead: asyncio.Event = field(default_factory=asyncio.Event)
     fault: Wrong | None = None
+
+    def __post_init__(self) -> None:
+        self.order = self.world.order(self.number)
 
     async def run(self) -> None:
         """Run it. Raises _Killed when it was killed, and what the job raised."""
@@ -352,16 +355,16 @@ def _charged_again(keys: list[str]) -> Wrong:
 
 async def _runs_whole_and_again(job: Callable[..., Any]) -> None:
     world = _World()
-    await _Attempt(job, world, _order("order-7")).run()
+    await _Attempt(job, world, "order-7").run()
     _account(world, "order-7")
-    await _Attempt(job, world, _order("order-7")).run()
+    await _Attempt(job, world, "order-7").run()
     _account(world, "order-7", keys="done twice, one after the other")
 
 
 async def _two_orders(job: Callable[..., Any]) -> None:
     world = _World()
     for number in ("order-8", "order-9"):
-        await _Attempt(job, world, _order(number)).run()
+        await _Attempt(job, world, number).run()
         if not world.count("charge", number):
             raise EXERCISE.wrong("shared-key")
         if not world.count("letter", number):
@@ -377,14 +380,14 @@ async def _fails_and_is_tried_again(job: Callable[..., Any]) -> None:
         if refuses == "charge" and world.count("letter", number):
             raise EXERCISE.wrong("letter-first", "the bank had refused")
         world.refuses = ""
-        await _Attempt(job, world, _order(number)).run()
+        await _Attempt(job, world, number).run()
         partner = "bank" if refuses == "charge" else "mailer"
         _account(world, number, keys=f"the {partner} had refused at first")
 
 
 async def _is_refused(job: Callable[..., Any], world: _World, number: str) -> None:
     try:
-        await _Attempt(job, world, _order(number)).run()
+        await _Attempt(job, world, number).run()
     except Exception as error:
         if isinstance(error, Wrong):
             raise
@@ -407,7 +410,7 @@ def _chained(error: BaseException) -> bool:
 
 
 async def _is_killed_everywhere(job: Callable[..., Any]) -> None:
-    whole = _Attempt(job, _World(), _order("order-12"))
+    whole = _Attempt(job, _World(), "order-12")
     await whole.run()
     for point in range(whole.points):
         await _is_killed(job, point)
@@ -421,10 +424,10 @@ async def _is_killed(job: Callable[..., Any], *points: int) -> None:
     for point in points:
         before = len(world.steps)
         with contextlib.suppress(_Killed):
-            await _Attempt(job, world, _order(number), kill_at=point).run()
+            await _Attempt(job, world, number, kill_at=point).run()
         # a letter that left and could not be noted any more may leave again
         again += [what for what, _ in world.steps[before:]][-1:] == ["letter"]
-    await _Attempt(job, world, _order(number)).run()
+    await _Attempt(job, world, number).run()
     where = "killed at point " + " and ".join(str(point + 1) for point in points)
     _account(world, number, letters=1 + again, keys=where)
 
@@ -432,7 +435,7 @@ async def _is_killed(job: Callable[..., Any], *points: int) -> None:
 async def _starts_in_another_shop(job: Callable[..., Any]) -> None:
     """Start with notes and a bank that know nothing of the orders before, as another shop would."""
     world = _World()
-    await _Attempt(job, world, _order("order-7")).run()
+    await _Attempt(job, world, "order-7").run()
     if not (world.count("charge", "order-7") and world.count("letter", "order-7")):
         raise EXERCISE.wrong("remembers-in-memory", "another shop has an order of that number")
     _account(world, "order-7")

@@ -105,13 +105,14 @@ async def refuse(order_id: str) -> None:
 class BackOffice:
     """Served on loopback: a Redis with a queue of its own, a bank and a mailer.
 
-    `await BackOffice.open()` opens one, and closes the one that was open before, so that a cell may
+    `await BackOffice.open(...)` opens one, and closes the one that was open before, so that a cell may
     run twice.
 
     Attributes:
         redis_url: the address of REDIS_URL's server, or of a fake that is served in a thread.
         queue: the name of the queue, which no other has. What stands under it is deleted on close.
         bank, mailer: the partners; `bank.charges` and `mailer.sent` tell what they have done.
+        workers: the worker processes.
     """
 
     _open: BackOffice | None = None
@@ -121,13 +122,16 @@ class BackOffice:
         self.redis_url = ""
         self.bank = PaymentService()
         self.mailer = Mailer()
-        self._addresses = {"bank": "", "mailer": ""}
         self._stack = AsyncExitStack()
-        self._workers: list[Worker] = []
+        self.workers: list[Worker] = []
 
     @classmethod
-    async def open(cls) -> Self:
-        """Open one. Raises what `serve` raises when a server can't start."""
+    async def open(cls, *, given_up_after: float, workers: int = 2) -> Self:
+        """Open one, whose workers load and wait for their `begin`.
+
+        A worker leaves a job to another one that hasn't finished it `given_up_after` seconds after
+        it took it. Raises what `serve` raises when a server can't start.
+        """
         if cls._open is not None:
             await cls._open.close()
         office = cls()
@@ -135,32 +139,28 @@ class BackOffice:
             office.redis_url = await office._stack.enter_async_context(serve_redis())
             bank = await office._stack.enter_async_context(serve(office.bank.app))
             mailer = await office._stack.enter_async_context(serve(office.mailer.app))
-            office._addresses = {"bank": bank.url, "mailer": mailer.url}
             office._stack = office._stack.pop_all()
         cls._open = office
+        for _ in range(workers):
+            worker = Worker(
+                office.redis_url,
+                office.queue,
+                bank=bank.url,
+                mailer=mailer.url,
+                given_up_after=given_up_after,
+            )
+            office.workers.append(worker)
         return office
-
-    def hire(self, *, given_up_after: float) -> Worker:
-        """Return a worker process that loads and waits for its `begin`.
-
-        `given_up_after` is how long it leaves a job to another worker that doesn't finish it, in
-        seconds.
-        """
-        worker = Worker(
-            self.redis_url, self.queue, given_up_after=given_up_after, **self._addresses
-        )
-        self._workers.append(worker)
-        return worker
 
     async def close(self) -> None:
         """End the workers and the servers and delete the queue; closing again does nothing."""
         if BackOffice._open is self:
             BackOffice._open = None
-        for worker in self._workers:
+        for worker in self.workers:
             await worker.kill()
         self.mailer.release()
         self.bank.release()
-        self._workers.clear()
+        self.workers.clear()
         with suppress(RedisError, OSError):
             async with redis.asyncio.Redis.from_url(self.redis_url) as client:
                 keys = [key async for key in client.scan_iter(match=f"*{self.queue}*")]

@@ -3,8 +3,8 @@
 `make_broker`, `settle_with_new_keys` and `settle` stand in the lesson as well, where an app and its
 worker would import one module; a test holds them against the lesson's cells. Run as a module, this
 file is the worker: it takes no job until its standard input says so, and ends when that is closed,
-or after `LIFETIME`, so that no lesson can leave it behind for long. It imports neither lab nor shop,
-which would take it longer to start.
+or after `LIFETIME`, so that no lesson can leave it behind for long. It imports neither lab nor
+shop, which would make it slower to start.
 """
 
 from __future__ import annotations
