@@ -105,13 +105,14 @@ async def refuse(order_id: str) -> None:
 class BackOffice:
     """Served on loopback: a Redis with a queue of its own, a bank and a mailer.
 
-    `await BackOffice.open(...)` opens one, and closes the one that was open before, so that a cell may
-    run twice.
+    `await BackOffice.open(...)` opens one, and closes the one that was open before, so that a cell
+    may run twice.
 
     Attributes:
         redis_url: the address of REDIS_URL's server, or of a fake that is served in a thread.
         queue: the name of the queue, which no other has. What stands under it is deleted on close.
         bank, mailer: the partners; `bank.charges` and `mailer.sent` tell what they have done.
+        addresses: where the partners answer, by "bank" and "mailer".
         workers: the worker processes.
     """
 
@@ -123,6 +124,7 @@ class BackOffice:
         self.bank = PaymentService()
         self.mailer = Mailer()
         self._stack = AsyncExitStack()
+        self.addresses: dict[str, str] = {}
         self.workers: list[Worker] = []
 
     @classmethod
@@ -141,13 +143,10 @@ class BackOffice:
             mailer = await office._stack.enter_async_context(serve(office.mailer.app))
             office._stack = office._stack.pop_all()
         cls._open = office
+        office.addresses = {"bank": bank.url, "mailer": mailer.url}
         for _ in range(workers):
             worker = Worker(
-                office.redis_url,
-                office.queue,
-                bank=bank.url,
-                mailer=mailer.url,
-                given_up_after=given_up_after,
+                office.redis_url, office.queue, given_up_after=given_up_after, **office.addresses
             )
             office.workers.append(worker)
         return office
