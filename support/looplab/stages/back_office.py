@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, Self
@@ -222,3 +222,21 @@ async def rush(app: ASGIApp, mailer: Mailer, *, orders: int = 10) -> Rush:
         for answer in answers:
             answer.raise_for_status()
     return Rush(answered, perf_counter() - began, mailer.peak_in_flight)
+
+
+@asynccontextmanager
+async def working(*loops: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Run workers and schedulers as tasks of this process, and stop them when the block ends.
+
+    Each is cancelled until it heeds: on Python 3.11, `asyncio.wait_for` may drop a cancellation
+    that comes as its wait ends (CPython issue 86296), and redis-py waits by it.
+    """
+    tasks = {asyncio.create_task(loop) for loop in loops}
+    try:
+        yield
+    finally:
+        pending = tasks
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=ms(50))
