@@ -16,8 +16,10 @@ from fastapi import FastAPI
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp
+from taskiq import AsyncBroker
+from taskiq.api import run_receiver_task
 
-from looplab.lab import in_process, mark, ms, serve, show_table, span
+from looplab.lab import caught_leaks, in_process, mark, ms, serve, show_table, span
 from looplab.shop import Shop
 from looplab.shop.models import Order
 from looplab.shop.newcomers import open_mailer
@@ -225,18 +227,35 @@ async def rush(app: ASGIApp, mailer: Mailer, *, orders: int = 10) -> Rush:
 
 
 @asynccontextmanager
-async def working(*loops: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Run workers and schedulers as tasks of this process, and stop them when the block ends.
+async def working(broker: AsyncBroker, *others: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Run a worker of `broker`, and `others`, as tasks of this process for the length of a block.
 
-    Each is cancelled until it heeds: on Python 3.11, `asyncio.wait_for` may drop a cancellation
-    that comes as its wait ends (CPython issue 86296), and redis-py waits by it.
+    What they have in hand ends with them, as it would in a process that is killed, and the broker
+    is shut down. On Python 3.11 `asyncio.wait_for` may drop a cancellation that comes as its wait
+    ends (CPython issue 86296). redis-py waits by it, and taskiq cancels the read of its queue only
+    once. So what is left is cancelled until it heeds, that read included. taskiq-redis leaves
+    pipelines unclosed, which are not the lesson's to close.
     """
-    tasks = {asyncio.create_task(loop) for loop in loops}
-    try:
-        yield
-    finally:
-        pending = tasks
-        while pending:
-            for task in pending:
-                task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=ms(50))
+    with caught_leaks():
+        before = asyncio.all_tasks()
+        loops = (run_receiver_task(broker, run_startup=True), *others)
+        tasks = {asyncio.create_task(loop) for loop in loops}
+        try:
+            yield
+        finally:
+            while pending := {one for one in tasks | _made_by_taskiq(before) if not one.done()}:
+                for task in pending:
+                    task.cancel()
+                await asyncio.wait(pending, timeout=ms(50))
+            await broker.shutdown()
+
+
+def _made_by_taskiq(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Return the jobs in hand and the reads of a queue that have begun since."""
+    found = set()
+    for task in asyncio.all_tasks() - before:
+        coroutine = task.get_coro()
+        is_job = getattr(coroutine, "__qualname__", "") == "Receiver.callback"
+        if is_job or type(coroutine).__name__ == "async_generator_asend":
+            found.add(task)
+    return found
