@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp
 from taskiq import AsyncBroker
 from taskiq.api import run_receiver_task
+from taskiq_redis import ListRedisScheduleSource
 
 from looplab.lab import caught_leaks, in_process, mark, ms, serve, show_table, span
 from looplab.shop import Shop
@@ -259,3 +260,14 @@ def _made_by_taskiq(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
         if is_job or type(coroutine).__name__ == "async_generator_asend":
             found.add(task)
     return found
+
+
+class ScheduleSource(ListRedisScheduleSource):
+    """taskiq-redis's source of schedules, which closes its connections on shutdown.
+
+    That of taskiq-redis 1.2 leaves them open.
+    """
+
+    async def shutdown(self) -> None:
+        """Close the connections."""
+        await self._connection_pool.disconnect()
