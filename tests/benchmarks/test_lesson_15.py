@@ -28,7 +28,7 @@ async def test_orders_wait_for_invoices_in_groups_of_two_unless_the_session_is_l
     names = names_of("15", ("naive-session", "naive-app", "pattern-app"), desk=desk, **GIVEN)
     brief = Annotated[AsyncSession, Depends(names["get_session"], scope="function")]
 
-    async def let_go_first(session: brief, tasks: BackgroundTasks) -> Any:  # ty: ignore[invalid-type-form]
+    async def let_go_first(session: brief, tasks: BackgroundTasks) -> Any:
         return await names["answer_first"](session, tasks)
 
     ways = {name: names[name] for name in ("all_in_turn", "answer_first")}
