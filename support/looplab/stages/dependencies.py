@@ -8,6 +8,7 @@ from time import perf_counter
 
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from looplab.lab import get, in_process, post, show_table
 from looplab.lab.compare import milliseconds
@@ -90,6 +91,26 @@ def show_bursts(bursts: dict[str, Burst]) -> None:
         first = milliseconds(one.first_served) if one.served else "never"
         rows.append([name, str(one.served), str(one.failed), first, milliseconds(one.seconds)])
     show_table(["requests", "served", "failed", "first served", "last answer"], rows)
+
+
+async def order_of_events(app: ASGIApp, path: str, events: list[str]) -> list[str]:
+    """Send a GET request for ``path`` and note in ``events`` when its answer begins and ends.
+
+    Returns ``events``, to which the app may have added its own. Raises what the app raises.
+    """
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                events.append("answer begins")
+            elif message["type"] == "http.response.body" and not message.get("more_body"):
+                events.append("answer ends")
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    await get(noting, path)
+    return events
 
 
 class Carrier:
