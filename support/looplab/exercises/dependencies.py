@@ -5,6 +5,7 @@ import contextlib
 import functools
 import inspect
 import sqlite3
+import warnings
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, select
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from looplab.exercises.checking import check, require_function
@@ -80,6 +82,13 @@ EXERCISE = Exercise(
             "makes a session without async with, and doesn't close it when the endpoint raises",
             "A connection didn't come back when the request had ended: with each one the pool gets "
             "smaller. Close the session in every case, best by async with.",
+        ),
+        Mistake(
+            "reads-expired",
+            "rolls back to give the connection back, and reads user.id afterwards",
+            "A rollback forgets what was read, whatever expire_on_commit says, and user.id would "
+            "have to ask the database again. A commit gives the connection back too, and forgets "
+            "nothing here.",
         ),
         Mistake(
             "in-single-file",
@@ -278,6 +287,8 @@ async def _post(app: App, path: Path) -> _Answer:
     }
     try:
         await app(scope, receive, send)
+    except MissingGreenlet:
+        answer.error = EXERCISE.wrong("reads-expired")
     except Exception as error:
         answer.error = error
     return answer
@@ -292,6 +303,8 @@ def _saved(path: Path) -> list[tuple[str, int]]:
 
 async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
     make_app = require_function(make_app, example="check_dependencies(make_app)")
+    # A query that an expired object can't make leaves a coroutine, which is none of the learner's.
+    warnings.filterwarnings("ignore", r"coroutine '.*\bcursor' was never awaited", RuntimeWarning)
     async with lent_shop(sandbox, name="the check's orders", users=3, products=0) as (shop, lent):
         async with shop.session() as session:
             user = await session.scalar(select(User.id).order_by(User.id))
@@ -366,9 +379,7 @@ def _judge_failure(answer: _Answer, what: str, saved: int) -> None:
 
 async def _judge_many(sandbox: Sandbox, trial: _Trial) -> None:
     carrier = _Carrier(trial.shop, together=TOGETHER)
-    answers: list[_Answer] = (
-        await sandbox.run(lambda: trial.orders(carrier, TOGETHER))
-    ).result()
+    answers: list[_Answer] = (await sandbox.run(lambda: trial.orders(carrier, TOGETHER))).result()
     if carrier.asked < TOGETHER or any(isinstance(one.error, TimeoutError) for one in answers):
         raise EXERCISE.wrong("in-single-file", f"{carrier.asked} of {TOGETHER} came to the carrier")
     if carrier.held:
