@@ -287,10 +287,10 @@ async def _post(app: App, path: Path) -> _Answer:
     }
     try:
         await app(scope, receive, send)
-    except MissingGreenlet:
-        answer.error = EXERCISE.wrong("reads-expired")
     except Exception as error:
-        answer.error = error
+        cause = getattr(error, "orig", error)  # SQLAlchemy may wrap it
+        expired = isinstance(cause, MissingGreenlet)
+        answer.error = EXERCISE.wrong("reads-expired") if expired else error
     return answer
 
 
