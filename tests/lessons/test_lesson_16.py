@@ -1,6 +1,7 @@
 """Lesson 16: its shipped service, attacked as production would, and what its prose says."""
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Annotated, Any
@@ -78,6 +79,17 @@ async def test_the_same_order_twice_at_once_is_saved_once(shipped: dict[str, Any
     assert await orders_in(shipped) == before + 1
 
 
+async def test_orders_that_are_refused_do_not_eat_the_pool(shipped: dict[str, Any]) -> None:
+    path = f"/orders/{new_id()}"
+    gc.disable()  # it would give back what a session has forgotten
+    try:
+        async with in_process(shipped["service"]) as client, asyncio.timeout(20):
+            answers = [(await client.put(path)).status_code for _ in range(6)]
+    finally:
+        gc.enable()
+    assert answers == [201] + [409] * 5
+
+
 async def test_a_commit_that_fails_is_no_201(shipped: dict[str, Any]) -> None:
     before = await orders_in(shipped)
 
@@ -100,7 +112,8 @@ async def test_forty_orders_pass_through_two_connections(shipped: dict[str, Any]
     shipped["carrier"] = Carrier(answers_at=40)
     async with serve(shipped["service"]) as server, server.client() as client:
         puts = [client.put(f"/orders/{new_id()}") for _ in range(40)]
-        statuses = {answer.status_code for answer in await asyncio.gather(*puts)}
+        async with asyncio.timeout(20):  # they would wait for one another for ever
+            statuses = {answer.status_code for answer in await asyncio.gather(*puts)}
         assert shipped["seats"].taken == 2
     assert statuses == {201}
 
@@ -109,7 +122,8 @@ async def test_a_client_that_leaves_takes_no_connection_along(shipped: dict[str,
     carrier = shipped["carrier"] = Carrier(answers_at=10)
     async with serve(shipped["service"]) as server, server.client() as client:
         left = [asyncio.create_task(client.put(f"/orders/{new_id()}")) for _ in range(5)]
-        await until(lambda: carrier.inside == 5)
+        async with asyncio.timeout(20):
+            await until(lambda: carrier.inside == 5)
         for call in left:
             call.cancel()
         await asyncio.wait(left)
@@ -128,7 +142,8 @@ async def test_a_shutdown_in_the_middle_saves_nothing_half_done(shipped: dict[st
         server.client() as client,
     ):
         calls = [asyncio.create_task(client.put(f"/orders/{new_id()}")) for _ in range(5)]
-        await until(lambda: carrier.inside == 5)
+        async with asyncio.timeout(20):
+            await until(lambda: carrier.inside == 5)
     for call in calls:
         with suppress(Exception):
             await call
