@@ -179,13 +179,13 @@ def blocking_app(engine: Any, **options: Any) -> FastAPI:
 
     database = Annotated[Session, Depends(get_db, **options)]
 
-    def user(db: database) -> Any:  # ty: ignore[invalid-type-form]
+    def user(db: database) -> Any:
         return db.scalar(FIRST_USER)
 
     app = FastAPI()
 
     @app.get("/")
-    def page(db: database, user: Annotated[Any, Depends(user)]):  # ty: ignore[invalid-type-form]
+    def page(db: database, user: Annotated[Any, Depends(user)]):
         return db.scalar(select(func.count()).select_from(Order))
 
     return app
