@@ -1,133 +1,169 @@
-"""What stands between an open connection and its reader in lesson 17: a client, and a proxy."""
+"""What lesson 17 streams, who reads it, and the scenes that are played with its endpoints."""
 
-import contextlib
-import ssl
-from collections.abc import AsyncGenerator
-from typing import Any, cast
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Callable, Sized
+from functools import partial
+from typing import Any, NamedTuple
 
-import anyio
 import httpx2
-from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from looplab.lab.clients import LoopbackServer, serve
+from looplab.lab import Recording, mark, ms, serve, until, xray
+from looplab.stages.events import events_client, events_of
 
-BUFFER = 4096  # bytes that the proxy collects before it sends them on; nginx has 4k or 8k
-SILENCE = 60.0  # seconds that the proxy bears with a silent app; nginx's proxy_read_timeout
-CONNECT = 5.0  # seconds that the proxy gives the app to take a connection
-BETWEEN_TWO = frozenset({"connection", "host", "keep-alive", "transfer-encoding"})
-OWN = frozenset({"x-accel-buffering", "date", "server"})
+WORDS = ["Your", "tea", "left", "at", "six", "and", "will", "be", "here", "soon"]
+READS = 100  # milliseconds that the model takes for the question
+WRITES = 40  # milliseconds that it takes for a word
+PICTURE = 200_000  # bytes
+PICTURES = 100
+PATIENCE = 1_500  # milliseconds that a picture gets to reach the quick reader
+SCREENS = 10
+ROUNDS = 10  # of the server's loop: more than an endpoint needs to end
+GRACE = 50  # milliseconds for what runs when a scene is over
+HOUR = 3_600_000  # milliseconds
+
+written: list[str] = []
+"""The words that the model has written so far."""
 
 
-class HungUp(Exception):
-    """The proxy closed a connection because the app was silent for too long."""
+async def write_answer() -> AsyncGenerator[str]:
+    """Yield ten words as a language model does: 100 ms for the question, then 40 ms for each.
 
-
-def events_client(url: str, **options: Any) -> httpx2.AsyncClient:
-    """Return an ``httpx2.AsyncClient`` for ``url``, which reads server-sent events by ``.sse()``.
-
-    Proxies in the environment are not used. The address is plain http, so no certificates are
-    loaded. ``options`` are those of ``httpx2.AsyncClient``. Close it, best by ``async with``.
+    Each is noted in ``written``.
     """
-    options.setdefault("verify", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    return httpx2.AsyncClient(base_url=url, trust_env=False, **options)
+    await asyncio.sleep(ms(READS))
+    for word in WORDS:
+        await asyncio.sleep(ms(WRITES))
+        written.append(word)
+        yield word
 
 
-@contextlib.asynccontextmanager
-async def through_proxy(
-    server: LoopbackServer, *, silence: float = SILENCE
-) -> AsyncGenerator[httpx2.AsyncClient]:
-    """Yield a client that reaches ``server`` through a proxy, as most readers do.
+def expected(words: int) -> float:
+    """Return after how many seconds the model has written so many words."""
+    return ms(READS) + words * ms(WRITES)
 
-    The proxy is a server of its own on this machine, and does what nginx does unless told
-    otherwise. It collects an answer until it has 4096 bytes or the answer ends; an answer with the
-    header ``X-Accel-Buffering: no`` is passed on as it comes. When the app has sent nothing for
-    ``silence`` seconds, the proxy answers 504, or closes the connection of an answer that has
-    begun: the client then raises ``httpx2.RemoteProtocolError``. It passes GET on, and when its
-    client leaves, it leaves the app.
 
-    Source: nginx, module ngx_http_proxy_module, `proxy_buffering` and `proxy_read_timeout`;
-    `tests/stages/test_streams.py` holds it against a real nginx.
+async def next_order() -> str:
+    """Return the next order, which comes in an hour."""
+    await asyncio.sleep(ms(HOUR))
+    return "order 2"
 
-    Raises ValueError when ``silence`` is not above 0.
+
+async def read_whole(client: httpx2.AsyncClient) -> None:
+    """GET ``/whole``, a list of words, and mark how many came."""
+    words = (await client.get("/whole")).json()
+    mark(f"{len(words)} words")
+
+
+async def read_words(client: httpx2.AsyncClient) -> list[int]:
+    """Read the events of ``/answer`` and mark each word; see :func:`written_when_read`."""
+    return await written_when_read(client, "/answer")
+
+
+async def read_first(client: httpx2.AsyncClient) -> None:
+    """Read the first event of ``/answer``, and leave."""
+    async with events_of(client, "/answer") as events:
+        await anext(events)
+
+
+async def written_when_read(client: httpx2.AsyncClient, path: str) -> list[int]:
+    """Read the events of ``path``; return how many words were written when each of them came."""
+    written.clear()
+    counts = []
+    async with events_of(client, path) as events:
+        async for event in events:
+            mark(event.data.strip('"'))
+            counts.append(len(written))
+    return counts
+
+
+async def watch(app: ASGIApp, read: Callable[..., Any], **options: Any) -> Recording:
+    """Serve ``app``, and return the x-ray of ``read(client)`` and of the server.
+
+    A first request, to ``/docs``, opens the connection. ``options`` are those of ``xray``.
     """
-    if not silence > 0:
-        raise ValueError(f"silence is {silence!r}; it must be above 0, in seconds")
+    async with serve(app) as server, events_client(server.url) as client:
+        await client.get("/docs")
+        return await xray(read(client), server=server, unfold=False, **options)
+
+
+async def come_and_leave(app: ASGIApp, path: str, online: Sized) -> int:
+    """Let ten WebSocket clients come and leave, and return how many ``online`` holds then.
+
+    They come one after another. The next one, and the count, wait until the server has closed the
+    connection before and its loop has gone round often enough for the app to hear of it. What the
+    app still does then is cancelled.
+    """
+    async with serve(app, timeout_graceful_shutdown=ms(GRACE)) as server:
+        for _ in range(SCREENS):
+            async with server.websocket(path):
+                await until(lambda: len(online) > 0)
+            await until(lambda: not server.open_connections)
+            for _ in range(ROUNDS):
+                await server.run(partial(asyncio.sleep, 0))
+        return len(online)
+
+
+class Scene(NamedTuple):
+    """What two readers of a map got while one of them was lazy: numbers of pictures, in order.
+
+    Attributes:
+        quick: what the quick reader got.
+        lazy: what the lazy one got from its connection, once it woke up; empty if nobody woke it.
+        caught_up: the same, with what it got from a second connection.
+    """
+
+    quick: list[int]
+    lazy: list[int]
+    caught_up: list[int]
+
+
+async def lazy_and_quick(
+    app: ASGIApp,
+    path: str,
+    publish: Callable[[str], Any],
+    readers: Sized,
+) -> Scene:
+    """Publish a hundred pictures to two readers of ``path``, of whom one reads nothing.
+
+    ``publish(picture)`` is called, and awaited if it returns something to await, on the server's
+    loop once ``readers`` holds two. Each picture is 200 kB of text that begins with its number, and
+    is published when the quick reader has the one before. The scene ends when a picture takes over
+    1.5 s. After the hundredth the lazy reader wakes up. It reads on to the end of its stream, and
+    connects again with the id of its last event, until it has the hundredth too.
+
+    Raises what ``publish`` raises, and what httpx2 raises.
+    """
+
+    async def publish_on_the_server(picture: str) -> None:
+        outcome = publish(picture)
+        if inspect.isawaitable(outcome):
+            await outcome
+
+    quick_got: list[int] = []
     async with (
-        serve(_Proxy(server.url, silence)) as proxy,
-        events_client(proxy.url) as client,
+        serve(app, timeout_graceful_shutdown=ms(GRACE)) as server,
+        events_client(server.url) as client,
+        events_of(client, path) as lazy,
+        events_of(client, path) as quick,
     ):
-        yield client
+        await until(lambda: len(readers) == 2)
+        for number in range(1, PICTURES + 1):
+            picture = f"{number} ".ljust(PICTURE, ".")
+            try:
+                async with asyncio.timeout(ms(PATIENCE)):
+                    await server.run(partial(publish_on_the_server, picture))
+                    quick_got.append(_number(await anext(quick)))
+            except TimeoutError:
+                return Scene(quick_got, [], [])
+        lazy_got = [_number(event) async for event in lazy]
+        caught_up = list(lazy_got)
+        async with events_of(client, path, last_event_id=str(lazy_got[-1])) as again:
+            while caught_up[-1] < PICTURES:
+                caught_up.append(_number(await anext(again)))
+    return Scene(quick_got, lazy_got, caught_up)
 
 
-class _Proxy:
-    """An ASGI app that passes GET requests on to ``target``."""
-
-    def __init__(self, target: str, silence: float) -> None:
-        self._target = target
-        self._timeout = httpx2.Timeout(CONNECT, read=silence)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise NotImplementedError(f"the proxy speaks no {scope['type']}")
-        async with (
-            events_client(self._target, timeout=self._timeout) as app,
-            anyio.create_task_group() as group,
-        ):
-            group.start_soon(_pass_on, app, Request(scope), send, group.cancel_scope)
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
-
-
-async def _pass_on(
-    app: httpx2.AsyncClient, request: Request, send: Send, scope: anyio.CancelScope
-) -> None:
-    address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    begun = False
-    try:
-        async with app.stream("GET", address, headers=_between(request.headers)) as answer:
-            sent = [(k.encode(), v.encode()) for k, v in _between(answer.headers) if k not in OWN]
-            start = {"type": "http.response.start", "status": answer.status_code, "headers": sent}
-            await send(start)
-            begun = True
-            collects = answer.headers.get("x-accel-buffering", "").lower() != "no"
-            held = b""
-            async for chunk in answer.aiter_raw():
-                held += chunk
-                if len(held) >= BUFFER or not collects:
-                    await send({"type": "http.response.body", "body": held, "more_body": True})
-                    held = b""
-            await send({"type": "http.response.body", "body": held})
-    except httpx2.TransportError as error:
-        if begun:  # it can't answer 504 any more; an error makes the server close the connection
-            raise HungUp(type(error).__name__) from None
-        await send({"type": "http.response.start", "status": 504, "headers": []})
-        await send({"type": "http.response.body"})
-    scope.cancel()
-
-
-def _between(headers: Headers | httpx2.Headers) -> list[tuple[str, str]]:
-    """Return the headers that a proxy passes on."""
-    return [(name, value) for name, value in headers.items() if name not in BETWEEN_TWO]
-
-
-@contextlib.asynccontextmanager
-async def events_of(
-    client: httpx2.AsyncClient, path: str, **headers: str
-) -> AsyncGenerator[AsyncGenerator[httpx2.ServerSentEvent]]:
-    """Yield the server-sent events of a GET of ``path``, one by one as they come.
-
-    Leaving the block closes the connection, as a browser does whose tab is closed. ``headers`` are
-    sent along, with hyphens for underscores: ``last_event_id="7"``. Raises what httpx2 raises, and
-    ``httpx2.SSEError`` when the answer is no stream of events.
-    """
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with (
-        client.sse(path, headers=named) as source,
-        contextlib.aclosing(
-            cast("AsyncGenerator[httpx2.ServerSentEvent]", aiter(source))
-        ) as events,
-    ):
-        yield events
+def _number(event: httpx2.ServerSentEvent) -> int:
+    return int(event.data.split(maxsplit=1)[0])
