@@ -130,8 +130,8 @@ async def lazy_and_quick(
     ``publish(picture)`` is called, and awaited if it returns something to await, on the server's
     loop once ``readers`` holds two. Each picture is 200 kB of text that begins with its number, and
     is published when the quick reader has the one before. The scene ends when a picture takes over
-    1.5 s. After the hundredth the lazy reader wakes up. It reads on to the end of its stream, and
-    connects again with the id of its last event, until it has the hundredth too.
+    1.5 s. After the hundredth the lazy reader wakes up. It reads on to the end of its stream or
+    the hundredth, and connects again with the id of its last event, until it has the hundredth too.
 
     Raises what ``publish`` raises, and what httpx2 raises.
     """
@@ -157,7 +157,11 @@ async def lazy_and_quick(
                     quick_got.append(_number(await anext(quick)))
             except TimeoutError:
                 return Scene(quick_got, [], [])
-        lazy_got = [_number(event) async for event in lazy]
+        lazy_got: list[int] = []
+        async for event in lazy:
+            lazy_got.append(_number(event))
+            if lazy_got[-1] == PICTURES:
+                break
         caught_up = list(lazy_got)
         async with events_of(client, path, last_event_id=str(lazy_got[-1])) as again:
             while caught_up[-1] < PICTURES:
