@@ -29,10 +29,15 @@ async def lesson(cells_of: Any) -> SimpleNamespace:
     """Return what the lesson defines, with an app of its own."""
     cells = cells_of("17")
     await cells.run("setup")
-    cells.names["app"] = FastAPI()
-    await cells.run("pattern-app", "breaks-left", "breaks-left-fixed")
+    names = cells.names
+    names["app"] = FastAPI()
+    await cells.define("naive-xray")
+    await cells.run("pattern-app")
+    names["answer_app"] = names["app"]
+    await cells.run("breaks-left", "breaks-left-fixed")
+    names["kitchen_app"] = names["app"]
     await cells.run("ship-broadcast", "ship-join", "ship-endpoint")
-    return SimpleNamespace(**cells.names, all=cells.names)
+    return SimpleNamespace(**names, all=names)
 
 
 async def closed_with(socket: Any) -> int | None:
@@ -47,7 +52,7 @@ async def closed_with(socket: Any) -> int | None:
 
 async def test_the_model_stops_when_its_reader_has_left(lesson: SimpleNamespace) -> None:
     streams.written.clear()
-    async with serve(lesson.app) as server, events_client(server.url) as client:
+    async with serve(lesson.answer_app) as server, events_client(server.url) as client:
         async with events_of(client, "/answer") as events:
             await anext(events)
         await until(lambda: not server.running_requests)
@@ -64,7 +69,7 @@ async def test_a_model_that_fails_ends_its_answer_and_is_reported(lesson: Simple
         raise ConnectionError("the model is away")
 
     lesson.all["write_answer"] = fails
-    async with serve(lesson.app) as server, events_client(server.url) as client:
+    async with serve(lesson.answer_app) as server, events_client(server.url) as client:
         async with events_of(client, "/answer") as events:
             assert (await anext(events)).json() == "Your"
             server.loop.call_soon_threadsafe(read.set)
@@ -80,7 +85,7 @@ async def test_twenty_readers_each_get_every_word(lesson: SimpleNamespace) -> No
         async with events_of(client, "/answer") as events:
             return [event.json() async for event in events]
 
-    async with serve(lesson.app) as server, events_client(server.url) as client:
+    async with serve(lesson.answer_app) as server, events_client(server.url) as client:
         read_by_all = await asyncio.gather(*[read(client) for _ in range(20)])
     assert read_by_all == [streams.WORDS] * 20
 
@@ -95,8 +100,8 @@ def sends(lesson: SimpleNamespace) -> Callable[..., None]:
 
 
 async def test_a_client_whose_network_is_gone_is_off_the_list(lesson: SimpleNamespace) -> None:
-    async with serve(lesson.app) as server:
-        async with server.websocket("/kitchen/both", close_timeout=0.05) as socket:
+    async with serve(lesson.kitchen_app) as server:
+        async with server.websocket("/kitchen", close_timeout=0.05) as socket:
             await until(lambda: len(lesson.online) == 1)
             socket.transport.abort()
             await until(lambda: not server.running_requests)
@@ -111,7 +116,7 @@ async def test_a_sender_that_fails_closes_the_connection(
         raise LookupError("no such kitchen")
 
     sends(fails)
-    async with serve(lesson.app) as server, server.websocket("/kitchen/both") as socket:
+    async with serve(lesson.kitchen_app) as server, server.websocket("/kitchen") as socket:
         await closed_with(socket)
         await until(lambda: not server.running_requests)
         assert lesson.online == []
@@ -125,7 +130,7 @@ async def test_the_last_order_ends_both_tasks(lesson: SimpleNamespace, cells_of:
         return "order 2"
 
     lesson.all["streams"] = SimpleNamespace(next_order=at_once)
-    async with serve(lesson.app) as server, server.websocket("/kitchen/both") as socket:
+    async with serve(lesson.kitchen_app) as server, server.websocket("/kitchen") as socket:
         assert await socket.recv() == "order 2"
         assert await closed_with(socket) == 1000
         await until(lambda: not server.running_requests)
@@ -150,8 +155,8 @@ async def test_an_order_for_a_client_who_has_left_is_no_error(
 
     lesson.all["streams"] = SimpleNamespace(next_order=wait_for_the_gate)
     sends(sends_while_it_is_cancelled)
-    async with serve(lesson.app) as server:
-        async with server.websocket("/kitchen/both"):
+    async with serve(lesson.kitchen_app) as server:
+        async with server.websocket("/kitchen"):
             await until(lambda: len(lesson.online) == 1)
         server.loop.call_soon_threadsafe(gate.set)
         await until(lambda: not server.running_requests)
@@ -160,8 +165,8 @@ async def test_an_order_for_a_client_who_has_left_is_no_error(
 
 
 async def test_a_client_that_talks_is_listened_to(lesson: SimpleNamespace) -> None:
-    async with serve(lesson.app) as server:
-        async with server.websocket("/kitchen/both") as socket:
+    async with serve(lesson.kitchen_app) as server:
+        async with server.websocket("/kitchen") as socket:
             for number in range(200):
                 await socket.send(f"hello {number}")
         await until(lambda: not server.running_requests)
@@ -169,7 +174,7 @@ async def test_a_client_that_talks_is_listened_to(lesson: SimpleNamespace) -> No
 
 
 async def test_a_client_that_sends_bytes_is_disconnected(lesson: SimpleNamespace) -> None:
-    async with serve(lesson.app) as server, server.websocket("/kitchen/both") as socket:
+    async with serve(lesson.kitchen_app) as server, server.websocket("/kitchen") as socket:
         await socket.send(b"\x00")
         await closed_with(socket)
         await until(lambda: not server.running_requests)
@@ -179,8 +184,8 @@ async def test_a_client_that_sends_bytes_is_disconnected(lesson: SimpleNamespace
 async def test_a_shutdown_ends_the_websockets_before_its_grace_is_over(
     lesson: SimpleNamespace,
 ) -> None:
-    async with serve(lesson.app, timeout_graceful_shutdown=60) as server:
-        socket = await server.websocket("/kitchen/both")
+    async with serve(lesson.kitchen_app, timeout_graceful_shutdown=60) as server:
+        socket = await server.websocket("/kitchen")
         await until(lambda: len(lesson.online) == 1)
     # left long before the 60 s, or the lab would have given up
     assert await closed_with(socket) == 1012
@@ -334,7 +339,7 @@ async def test_a_shutdown_leaves_nobody_on_the_board(lesson: SimpleNamespace) ->
 
 
 async def test_fastapi_tells_proxies_not_to_collect_a_stream(lesson: SimpleNamespace) -> None:
-    async with serve(lesson.app) as server, events_client(server.url) as client:
+    async with serve(lesson.answer_app) as server, events_client(server.url) as client:
         headers = (await client.get("/answer")).headers
     assert headers["x-accel-buffering"] == "no"
     assert headers["cache-control"] == "no-cache"

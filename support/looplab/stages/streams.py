@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import httpx2
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from looplab.lab import Recording, mark, ms, serve, until, xray
 from looplab.stages.events import events_client, events_of
+from looplab.stages.proxy import through_proxy
 
 WORDS = ["Your", "tea", "left", "at", "six", "and", "will", "be", "here", "soon"]
 READS = 100  # milliseconds that the model takes for the question
@@ -76,6 +78,26 @@ async def written_when_read(client: httpx2.AsyncClient, path: str) -> list[int]:
             mark(event.data.strip('"'))
             counts.append(len(written))
     return counts
+
+
+def ways_to_read(client: httpx2.AsyncClient) -> dict[str, Callable[[], Any]]:
+    """Return three ways to read the model's words: whole, until the last word, until the first."""
+    return {
+        "whole": partial(read_whole, client),
+        "last word": partial(read_words, client),
+        "first word": partial(read_first, client),
+    }
+
+
+async def words_through_proxy(endpoint: Callable[..., Any], **options: Any) -> list[int]:
+    """Serve ``endpoint``, read it through a proxy, and return :func:`written_when_read`.
+
+    ``options`` are those of ``FastAPI.add_api_route``.
+    """
+    app = FastAPI()
+    app.add_api_route("/answer", endpoint, **options)
+    async with serve(app) as server, through_proxy(server) as client:
+        return await written_when_read(client, "/answer")
 
 
 async def watch(app: ASGIApp, read: Callable[..., Any], **options: Any) -> Recording:
@@ -158,12 +180,14 @@ async def lazy_and_quick(
             except TimeoutError:
                 return Scene(quick_got, [], [])
         lazy_got: list[int] = []
+        last = ""
         async for event in lazy:
             lazy_got.append(_number(event))
+            last = event.id
             if lazy_got[-1] == PICTURES:
                 break
         caught_up = list(lazy_got)
-        async with events_of(client, path, last_event_id=str(lazy_got[-1])) as again:
+        async with events_of(client, path, last_event_id=last) as again:
             while caught_up[-1] < PICTURES:
                 caught_up.append(_number(await anext(again)))
     return Scene(quick_got, lazy_got, caught_up)
