@@ -29,12 +29,13 @@ async def through_proxy(
 ) -> AsyncGenerator[httpx2.AsyncClient]:
     """Yield a client that reaches ``server`` through a proxy, as most readers do.
 
-    The proxy is a server of its own on this machine, and does what nginx 1.22 does
-    with its usual settings. (Told to speak HTTP/1.1 to the app, it passes pieces on.) It collects an answer until it has 4096 bytes or the answer ends; an answer with the
-    header ``X-Accel-Buffering: no`` is passed on as it comes. When the app has sent nothing for
-    ``silence`` seconds, the proxy answers 504, or closes the connection of an answer that has
-    begun: the client then raises ``httpx2.RemoteProtocolError``. It passes GET on, and when its
-    client leaves, it leaves the app.
+    The proxy is a server of its own on this machine, and does what nginx 1.22 does with its
+    usual settings. (Told to speak HTTP/1.1 to the app, it passes pieces on.) It collects an
+    answer until it has 4096 bytes or the answer ends; an answer with the header ``X-Accel-
+    Buffering: no`` is passed on as it comes. When the app has sent nothing for ``silence``
+    seconds, the proxy answers 504, or closes the connection of an answer that has begun: the
+    client then raises ``httpx2.RemoteProtocolError``. It passes GET on, and when its client
+    leaves, it leaves the app.
 
     Source: nginx, module ngx_http_proxy_module, `proxy_buffering` and `proxy_read_timeout`;
     `tests/stages/test_proxy.py` holds it against a real nginx.
