@@ -10,7 +10,9 @@ import asyncio
 import builtins
 import contextlib
 import inspect
+import linecache
 import os
+import re
 import sys
 import tempfile
 import textwrap
@@ -163,10 +165,10 @@ class _File:
 
     def _write(self, name: str, value: Any) -> None:
         try:
-            source = textwrap.dedent(inspect.getsource(value))
+            source = _source(value)
         except (OSError, TypeError) as error:
             raise LessonError(f"{name} has no source that can be read: {error}.") from error
-        around = getattr(value, "__globals__", None) or vars(sys.modules["__main__"])
+        around = _globals(value)
         meanings = around | self.others
         for used in _names(source):
             if used != value.__name__ and used in meanings:
@@ -174,6 +176,31 @@ class _File:
         self.bodies.append(source.strip("\n"))
         if name != value.__name__:
             self.bodies.append(f"{name} = {value.__name__}")
+
+
+def _source(value: Any) -> str:
+    """Return the source of a function or a class.
+
+    Python finds a class by its module's file, which a notebook's cell has none of; so it is looked
+    up where its methods stand. Raises OSError or TypeError when there is no source.
+    """
+    if not isinstance(value, type):
+        return textwrap.dedent(inspect.getsource(value))
+    for method in vars(value).values():
+        if isinstance(method, types.FunctionType):
+            lines = "".join(linecache.getlines(method.__code__.co_filename))
+            for node in ast.walk(ast.parse(lines)):
+                if isinstance(node, ast.ClassDef) and node.name == value.__name__:
+                    return ast.get_source_segment(lines, node) or ""
+    raise OSError("it has no method whose source is known")
+
+
+def _globals(value: Any) -> dict[str, Any]:
+    """Return what names mean where a function or a class stands."""
+    if isinstance(value, types.FunctionType):
+        return value.__globals__
+    methods = [one for one in vars(value).values() if isinstance(one, types.FunctionType)]
+    return methods[0].__globals__ if methods else {}
 
 
 def _import(module: str, name: str) -> str:
@@ -248,4 +275,5 @@ def _read(report: Path) -> tuple[dict[str, str], dict[str, str], float]:
 
 def _first_line(message: str) -> str:
     line = message.partition("\n")[0].partition(" [single exception")[0].strip()
+    line = re.sub(r" at 0x[0-9a-f]+", "", line)
     return line.rpartition("blockbuster.blockbuster.")[2].removeprefix("AssertionError: ")
