@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import pytest
 from fastapi import FastAPI, HTTPException
 from httpx import ASGITransport, AsyncClient
 
@@ -25,6 +26,8 @@ CODES: Final = ("TEA", "CAKE")
 SLOW: Final = 60  # milliseconds that a right service may take for an answer
 WAITS: Final = 20  # milliseconds between a wrong service's look and its step
 HANGS: Final = 2_500  # milliseconds after which a test that waits for a hanging service is given up
+
+FAILED: Final = pytest.fail.Exception  # what pytest.fail() raises, which is no Exception
 
 EXERCISE = Exercise(
     lesson="20",
@@ -145,7 +148,7 @@ async def _passes(
     if any(issubclass(kind, TimeoutError) for kind in kinds):
         let_go(error)
         raise EXERCISE.wrong("gives-up-early", told)
-    if not any(issubclass(kind, AssertionError) for kind in kinds):
+    if not any(issubclass(kind, (AssertionError, FAILED)) for kind in kinds):
         raise blame(error)
     let_go(error)
     raise EXERCISE.wrong(mistake, told)
@@ -182,7 +185,7 @@ async def _error_of(
             return running.exception()
 
     error = (await sandbox.run(trial)).result()
-    if error is not None and not isinstance(error, Exception):
+    if error is not None and not isinstance(error, (Exception, FAILED)):
         raise blame(error)
     return error
 
