@@ -52,7 +52,8 @@ async def test_the_suite_fails_for_each_of_four_other_faults(
     cells_of: Callable[[str], Any],
 ) -> None:
     lesson = cells_of("20")
-    names = await lesson.define(*SHOP, *SUITE, "breaks-leak-test", "ship-versions")
+    more = ("breaks-blocking", "breaks-leak", "breaks-leak-test", "ship-versions")
+    names = await lesson.define(*SHOP, *SUITE, *more)
     await run_cell(FAULTS, names, "<faults>")
 
     parts = ["test_ten_buyers", "test_nothing_left", "every_shop", "anyio_backend", "client"]
