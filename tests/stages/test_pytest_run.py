@@ -62,20 +62,37 @@ async def test_a_test_takes_along_what_it_uses_and_nothing_else() -> None:
 
 
 async def test_a_name_can_mean_something_else_in_the_file() -> None:
-    names = await cell(SHOP + "\ndef give(till, what):\n    till.sold[what] = 3\n")
-    source = source_of([names["test_sell"]], {"sell": names["give"]})
+    own = """
+def give(till, what):
+    till.sold[what] = 3
+
+def test_give(till):
+    sell(till, "cents")
+"""
+    names = await cell(SHOP + own)
+    source = source_of([names["test_give"]], {"sell": names["give"]})
     assert "def sell(" not in source
     assert "sell = give" in source
 
 
-async def test_what_a_parameter_is_called_is_not_looked_up() -> None:
-    names = await cell("shop = object()\n\ndef test_it(shop):\n    assert shop\n")
-    assert "shop =" not in source_of([names["test_it"]])
+@pytest.mark.parametrize(
+    "test",
+    [
+        "def test_it(shop):\n    assert shop\n",
+        "def test_it():\n    shop = 3\n    assert shop\n",
+        "def test_it():\n    with open('x') as shop:\n        assert shop\n",
+        "def test_it():\n    assert [shop for shop in range(3)]\n",
+    ],
+)
+async def test_what_a_test_calls_its_own_is_not_looked_up(test: str) -> None:
+    names = await cell("class Shop:\n    pass\n\nshop = Shop()\n\n" + test)
+    assert "Shop" not in source_of([names["test_it"]])
 
 
 async def test_what_cannot_be_written_into_a_file_is_said() -> None:
-    names = await cell("app = object()\n\ndef test_it():\n    assert app\n")
-    with pytest.raises(LessonError, match="app is a object; a test can use functions"):
+    source = "from fastapi import FastAPI\napp = FastAPI()\n\ndef test_it():\n    assert app\n"
+    names = await cell(source)
+    with pytest.raises(LessonError, match="app is a FastAPI; a test can use functions"):
         source_of([names["test_it"]])
 
 

@@ -13,6 +13,7 @@ import inspect
 import linecache
 import os
 import re
+import symtable
 import sys
 import tempfile
 import textwrap
@@ -138,7 +139,7 @@ class _File:
             self.bodies.append(f"{name} = {value!r}")
         elif isinstance(value, (list, tuple)):
             self.bodies.append(f"{name} = [{', '.join(map(self._told, value))}]")
-        elif getattr(plain, "__module__", "__main__") != "__main__":
+        elif callable(plain) and hasattr(plain, "__name__") and plain.__module__ != "__main__":
             self._import_from(name, plain)
         elif isinstance(plain, (types.FunctionType, type)):
             self._write(name, plain)
@@ -208,19 +209,17 @@ def _import(module: str, name: str) -> str:
 
 
 def _names(source: str) -> list[str]:
-    """Return the names that a source reads and doesn't bring itself, each once, in order."""
-    nodes = list(ast.walk(ast.parse(source)))
-    own = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    read = [node.id for node in nodes if isinstance(node, ast.Name) and _is_read(node)]
-    return [name for name in dict.fromkeys(read) if name not in own and not _is_builtin(name)]
-
-
-def _is_read(name: ast.Name) -> bool:
-    return isinstance(name.ctx, ast.Load)
-
-
-def _is_builtin(name: str) -> bool:
-    return hasattr(builtins, name)
+    """Return the names that a source reads and that mean something outside of it, in order."""
+    found: list[str] = []
+    tables = [symtable.symtable(source, "<cell>", "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        top = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or top):
+                found.append(symbol.get_name())
+    return sorted(name for name in set(found) if not hasattr(builtins, name))
 
 
 async def _pytest(folder: Path, options: Sequence[str], within: float) -> str:
