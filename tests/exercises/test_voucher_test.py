@@ -1,4 +1,4 @@
-"""The check of lesson 20: it breaks the service, and sees which tests notice."""
+"""The check of lesson 18: it breaks the service, and sees which tests notice."""
 
 import time
 from collections.abc import Callable
@@ -262,7 +262,7 @@ HOSTILE = (
 
 @pytest.mark.parametrize(("name", "source"), RIGHT, ids=[name for name, _ in RIGHT])
 async def test_a_right_answer_passes_in_any_style(name: str, source: str, written: Written) -> None:
-    verdict = await check_voucher_test(written("20", source)["test_voucher"], limit=AMPLE)
+    verdict = await check_voucher_test(written("18", source)["test_voucher"], limit=AMPLE)
     assert verdict.passed, verdict.message
     assert verdict.mistake is None
 
@@ -271,7 +271,7 @@ async def test_a_right_answer_passes_in_any_style(name: str, source: str, writte
 async def test_a_wrong_answer_gets_its_own_hint(
     name: str, source: str, mistake: str, written: Written
 ) -> None:
-    verdict = await check_voucher_test(written("20", source)["test_voucher"], limit=AMPLE)
+    verdict = await check_voucher_test(written("18", source)["test_voucher"], limit=AMPLE)
     assert verdict.mistake == mistake, verdict.message
     assert not verdict.passed
 
@@ -281,10 +281,10 @@ async def test_a_hostile_answer_ends_soon_and_leaves_later_checks_whole(
     name: str, source: str, mistake: str, written: Written
 ) -> None:
     began = time.monotonic()
-    verdict = await check_voucher_test(written("20", source)["test_voucher"])
+    verdict = await check_voucher_test(written("18", source)["test_voucher"])
     assert verdict.mistake == mistake, verdict.message
     assert time.monotonic() - began < 3 * AT_MOST
-    good = written("20", answer(GATHER))["test_voucher"]
+    good = written("18", answer(GATHER))["test_voucher"]
     assert (await check_voucher_test(good, limit=AMPLE)).passed
 
 

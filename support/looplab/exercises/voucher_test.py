@@ -1,4 +1,4 @@
-"""The exercise of lesson 20: a test that tells a right service from wrong ones.
+"""The exercise of lesson 18: a test that tells a right service from wrong ones.
 
 The learner writes the test, and the check breaks the service: it runs the test on services that are
 right, each in its own way, and on services that are wrong. The test has to pass on the first and to
@@ -30,7 +30,7 @@ HANGS: Final = 2_500  # milliseconds after which a test that waits for a hanging
 FAILED: Final = pytest.fail.Exception  # what pytest.fail() raises, which is no Exception
 
 EXERCISE = Exercise(
-    lesson="20",
+    lesson="18",
     check="check_voucher_test",
     stub="misses-the-race",
     task="Write a test that passes on each right voucher service and fails on each wrong one.",
@@ -100,7 +100,7 @@ Redeem = Callable[[str, set[str]], Awaitable[None]]
 
 
 async def check_voucher_test(test: Any, *, limit: float | None = None) -> Verdict:
-    """Check the learner's test of lesson 20, show one line, and return the verdict.
+    """Check the learner's test of lesson 18, show one line, and return the verdict.
 
     It is called as ``await test(client)`` with an httpx client of a service that has two vouchers,
     ``TEA`` and ``CAKE``, and answers ``POST /redeem/{code}``: 200 to the first who asks for a code,

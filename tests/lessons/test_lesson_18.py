@@ -1,4 +1,4 @@
-"""Lesson 20's suite against faults that the lesson doesn't show, and its fix under load."""
+"""Lesson 18's suite against faults that the lesson doesn't show, and its fix under load."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ FAULTY = [refuses_everybody, sells_two, breaks_under_load, reads_a_file]
 async def test_ten_buyers_of_the_fixed_shop_get_one_cup_each_time(
     cells_of: Callable[[str], Any],
 ) -> None:
-    names = await cells_of("20").define(*SHOP, "pattern-test")
+    names = await cells_of("18").define(*SHOP, "pattern-test")
     for _ in range(5):
         async with in_process(names["make_shop"](names["take_first"])) as client:
             assert await names["ten_at_once"](client) == [200] + [409] * 9
@@ -51,7 +51,7 @@ async def test_ten_buyers_of_the_fixed_shop_get_one_cup_each_time(
 async def test_the_suite_fails_for_each_of_four_other_faults(
     cells_of: Callable[[str], Any],
 ) -> None:
-    lesson = cells_of("20")
+    lesson = cells_of("18")
     more = ("breaks-blocking", "breaks-leak", "breaks-leak-test", "ship-versions")
     names = await lesson.define(*SHOP, *SUITE, *more)
     await run_cell(FAULTS, names, "<faults>")
@@ -70,7 +70,7 @@ async def test_the_suite_fails_for_each_of_four_other_faults(
 async def test_a_jumping_clock_waits_for_what_a_thread_sends(
     cells_of: Callable[[str], Any],
 ) -> None:
-    lesson = cells_of("20_deeper")
+    lesson = cells_of("18_deeper")
     names = await lesson.define("setup", "clock-loop", "clock-selector")
     source = """
 @pytest.mark.anyio
