@@ -16,6 +16,7 @@ from typing import Any
 
 from looplab.project import CourseError, Lesson, Project
 from looplab.publishing.draft import Draft
+from looplab.publishing.links import without_badges
 from looplab.publishing.notebooks import read_notebook, write_notebook
 from looplab.publishing.saved import saved_faults
 
@@ -115,7 +116,7 @@ def _write_sources(project: Project, lessons: list[Lesson], source: Path) -> Non
     shutil.copytree(STATIC, source / "_static")
     (source / "_static" / "explorer.js").write_text(script(), encoding="utf-8")
     drafts = [Draft(lesson, read_notebook(lesson.path)) for lesson in lessons]
-    readme = (project.root / "README.md").read_text(encoding="utf-8")
+    readme = without_badges((project.root / "README.md").read_text(encoding="utf-8"))
     (source / "index.md").write_text(_index(readme, drafts), encoding="utf-8")
     (source / f"{SYMPTOMS}.md").write_text(_symptoms(drafts[0]), encoding="utf-8")
     for draft in drafts:
