@@ -37,7 +37,7 @@ SKELETON_OF: dict[str, tuple[str, ...]] = {
         "Exercise",
         "Map of the course",
         "From symptom to lesson",
-        "Three syllabi",
+        "Syllabi",
         "Take away",
     ),
 }
