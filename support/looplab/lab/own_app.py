@@ -36,7 +36,7 @@ from looplab.lab.places import shown_file
 from looplab.lab.recording import Recording
 from looplab.lab.silent_failures import collect_garbage
 from looplab.lab.stacks import SourceLine, StackSampler
-from looplab.lab.still_open import Baseline
+from looplab.lab.still_open import Baseline, sockets_in_use
 from looplab.lab.trace import Recorder, attach, detach, on_loop
 from looplab.lab.units import ms
 from looplab.lab.xray import gc_at_rest
@@ -574,7 +574,6 @@ class _Watch:
         self._threads = baseline.threads
         self._pairs = {(local, remote) for local, remote, _ in baseline.sockets}
         self._server = server
-        self._process = psutil.Process()
         self._next = 0.0
 
     def look(self) -> None:
@@ -600,15 +599,12 @@ class _Watch:
 
     def _look_at_connections(self) -> None:
         with contextlib.suppress(psutil.Error, OSError):
-            found = self._process.net_connections(kind="tcp")
-            own = self._server.port
+            own = f":{self._server.port}"
             there = sum(
-                one.status == psutil.CONN_ESTABLISHED
-                and own not in (one.laddr.port, one.raddr.port)
-                and (f"{one.laddr.ip}:{one.laddr.port}", f"{one.raddr.ip}:{one.raddr.port}")
-                not in self._pairs
-                for one in found
-                if one.laddr and one.raddr
+                status == psutil.CONN_ESTABLISHED
+                and not (local.endswith(own) or remote.endswith(own))
+                and (local, remote) not in self._pairs
+                for local, remote, status in sockets_in_use()
             )
             self.connections = max(self.connections, there)
 

@@ -50,7 +50,7 @@ class Baseline:
         self.temporary = temporary
         self.tasks = weakref.WeakSet(asyncio.all_tasks(loop))
         self.threads = weakref.WeakSet(threading.enumerate())
-        self.sockets = set(_sockets())
+        self.sockets = set(sockets_in_use())
         self.served = {local for local, _, status in self.sockets if status == psutil.CONN_LISTEN}
         self.databases = set(_open_files(temporary))
         self.children = {child.pid for child in _children()}
@@ -112,7 +112,7 @@ class Baseline:
             yield StillOpen(sentence)
 
     def _sockets(self) -> Iterator[StillOpen]:
-        sockets = _sockets()
+        sockets = sockets_in_use()
         listening = {local for local, _, status in sockets if status == psutil.CONN_LISTEN}
         for address in sockets:
             local, remote, status = address
@@ -221,7 +221,7 @@ def _text(address: Any) -> str:
     return f"{address.ip}:{address.port}" if address else ""
 
 
-def _sockets() -> list[Address]:
+def sockets_in_use() -> list[Address]:
     """Return ``(local, remote, status)`` of each internet socket in use."""
     process = psutil.Process()
     # psutil 5, which Colab's kernels hold loaded, knows it by its older name
