@@ -63,7 +63,7 @@ def test_the_skeleton_runs_and_its_test_passes(copy: Project) -> None:
         ended = run(
             [sys.executable, "-m", "pytest", "-q", "-n0", "--rootdir", str(copy.root), str(one)],
             cwd=copy.root,
-            env=os.environ | {"PYTHONPATH": str(copy.root)},
+            env=os.environ | {"PYTHONPATH": str(copy.root / "support")},
             capture_output=True,
             text=True,
             check=False,

@@ -11,6 +11,7 @@ from looplab.project import Lesson
 from looplab.publishing.draft import Draft, exercise_minutes, minutes
 from looplab.publishing.rules import RULES, structure_faults
 from looplab.publishing.rules.cells import LIMITS, LIMITS_OF_FIRST_EDITION
+from looplab.publishing.rules.outline import title_and_hook
 from looplab.publishing.rules.slides import cell_height, slide_show
 
 Change = Callable[[Draft], Any]
@@ -265,6 +266,17 @@ BROKEN_DEEPER: list[tuple[str, Change, str]] = [
 def told_by(rule: str, draft: Draft) -> list[str]:
     (broken,) = [function for function in RULES if function.__name__ == rule]
     return list(broken(Draft(draft.lesson, draft.notebook)))
+
+
+def test_a_lesson_beyond_the_card_says_who_asks_for_it(draft: Draft) -> None:
+    beyond = Draft(Lesson(draft.lesson.path.with_name("14_gather.ipynb")), draft.notebook)
+    title = beyond.notebook.cells[0]
+    title.source = title.source.partition("From the card")[0]
+    assert [fault for fault in title_and_hook(beyond) if "cell" in fault] == [
+        "the first cell must have a line 'From practice: ...' that says who asks for this"
+    ]
+    title.source += "From practice: a page that asks for six things."
+    assert list(title_and_hook(beyond)) == []
 
 
 @pytest.mark.parametrize(("rule", "change", "fault"), BROKEN)

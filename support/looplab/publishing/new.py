@@ -16,9 +16,9 @@ from looplab.publishing.notebooks import cleaned, write_notebook
 
 WORD = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
-CARD = """\
+SNIPPET = """\
 ```python
-# TODO: the card's own snippet, a few lines; or drop it with the line above
+# TODO: the few lines that everybody writes first; or drop them
 ```"""
 
 OPENING = """\
@@ -193,7 +193,7 @@ def _notebook(names: dict[str, str]) -> NotebookNode:
     told = word.replace("_", " ")
     cells = (
         ("title", "slide", f"# TODO: {told}\n*TODO: a wrong belief, or a symptom.*\n\n"
-         f"From the card: TODO\n\n{CARD}"),
+         f"From practice: TODO: who asks for this, and when.\n\n{SNIPPET}"),
         ("you-will-see", "-", OPENING),
         ("set-up-title", "slide", "## Set-up\nTODO: what stands where in this experiment."),
         ("set-up", "setup", SET_UP.format(**names)),

@@ -30,12 +30,13 @@ from looplab.publishing.rules.rule import Rule
 # table of prerequisites that links to lessons; in a second helping a link to its lesson.
 DEEPER_TITLE = ", deeper"
 MAX_BULLETS = 3
+LAST_OF_THE_CARD = "13"  # the lessons that follow it go beyond the card
 NO_VERB = re.compile(r"(the|an?|how|why|what|when)\b|\w+ing\b", re.IGNORECASE)
 ITALIC_LINE = re.compile(r"([*_])(?![*_ ]).+(?<![*_ ])\1")
 
 
 def title_and_hook(draft: Draft) -> Iterator[str]:
-    """One level-1 heading with a verb, an italic line under it, and the card's own snippet."""
+    """One level-1 heading with a verb, an italic line under it, and where the lesson comes from."""
     if sum(len(headings(cell, level=1)) for cell in draft.cells) != 1:
         yield "there must be one level-1 heading, in the first cell"
     if not draft.title:
@@ -51,6 +52,10 @@ def title_and_hook(draft: Draft) -> Iterator[str]:
             yield f"the title {draft.title!r} must be its lesson's, with {DEEPER_TITLE!r} behind it"
         return
     if draft.lesson.number == "00":
+        return
+    if draft.lesson.number > LAST_OF_THE_CARD:
+        if not any(line.startswith("From practice:") for line in lines):
+            yield "the first cell must have a line 'From practice: ...' that says who asks for this"
         return
     if not any(line.startswith("From the card:") for line in lines):
         yield "the first cell must have a line 'From the card: ...' that names the snippets"
