@@ -71,19 +71,19 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
             await engine.dispose()
 
 
-def get_settings(request: Request) -> Settings:
+async def get_settings(request: Request) -> Settings:
     return request.app.state.settings
 
 
-def get_engine(request: Request) -> AsyncEngine:
+async def get_engine(request: Request) -> AsyncEngine:
     return request.app.state.engine
 
 
-def get_client(request: Request) -> httpx.AsyncClient:
+async def get_client(request: Request) -> httpx.AsyncClient:
     return request.app.state.client
 
 
-def signed_in(authorization: Annotated[str, Header()] = "") -> None:
+async def signed_in(authorization: Annotated[str, Header()] = "") -> None:
     """Let nobody in who does not send the token."""
     if authorization != f"Bearer {TOKEN}":
         raise HTTPException(401, "who are you?")
