@@ -22,7 +22,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 TEAS = [f"tea-{number}" for number in range(12)]
-TOKEN = "let-me-in"  # noqa: S105 - the teahouse has no secrets
+TOKEN = "let-me-in"
 
 router = APIRouter()
 
@@ -164,7 +164,7 @@ async def prices(client: Client) -> dict[str, int]:
 
 @router.get("/visit")
 async def visit(request: Request) -> str:
-    asyncio.create_task(count_visit(request.app))
+    asyncio.create_task(count_visit(request.app))  # noqa: RUF006 - one of the six
     return "welcome"
 
 
