@@ -101,8 +101,7 @@ EXERCISE = Exercise(
             "gives-it-back",
             "takes any loan for one that is held too long",
             "This endpoint gives its connection back as soon as its statement is done. Compare its "
-            "longest loan with the 40 ms that the supplier takes. Repeat it if the machine is "
-            "busy.",
+            "usual loan with the 60 ms that the supplier takes.",
         ),
         Mistake(
             "a-request-not-a-task",

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -29,7 +30,7 @@ HEADINGS = (
     "longest hold",
     "tasks at once",
     "connects",
-    "longest loan",
+    "usual loan",
     "left behind",
 )
 
@@ -42,21 +43,23 @@ class PoolWatch:
     """What was lent by SQLAlchemy's pools, all of the process together.
 
     Attributes:
-        loans: how often a connection was lent.
+        loans: how long each connection was lent that came back, in seconds; one that is still out
+            when the watch ends counts as far as the watch goes.
         most_lent: how many were lent at once, at most.
-        longest_loan: how long one was lent, at most, in seconds; one that is out still counts as
-            far as the watch goes.
     """
 
-    loans: int = 0
+    loans: list[float] = field(default_factory=list)
     most_lent: int = 0
-    longest_loan: float = 0.0
     _out: dict[int, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def usual_loan(self) -> float:
+        """The loan in the middle, in seconds; 0 where nothing was lent."""
+        return median(self.loans or [0.0])
+
     def _lent(self, _connection: Any, record: Any, _proxy: Any) -> None:
         with self._lock:
-            self.loans += 1
             self._out[id(record)] = perf_counter()
             self.most_lent = max(self.most_lent, len(self._out))
 
@@ -64,12 +67,12 @@ class PoolWatch:
         with self._lock:
             began = self._out.pop(id(record), None)
             if began is not None:
-                self.longest_loan = max(self.longest_loan, perf_counter() - began)
+                self.loans.append(perf_counter() - began)
 
     def _end(self) -> None:
         with self._lock:
             for began in self._out.values():
-                self.longest_loan = max(self.longest_loan, perf_counter() - began)
+                self.loans.append(perf_counter() - began)
 
 
 @contextmanager
@@ -153,7 +156,7 @@ def row_of(report: AppReport, pool: PoolWatch, opened: Connects) -> list[str]:
         held,
         str(report.recording.peak_in_flight()),
         str(opened.count),
-        milliseconds(pool.longest_loan) if pool.loans else "",
+        milliseconds(pool.usual_loan) if pool.loans else "",
         str(len(report.left_behind) or ""),
     ]
 
@@ -181,7 +184,7 @@ class OpenSupplier:
     """A supplier on a server of its own; it never answers about :data:`HANGING`."""
 
     def __init__(self) -> None:
-        self.partner = Supplier(latency=ms(40))
+        self.partner = Supplier(latency=ms(60))
         self.partner.fault(HANGING, hang=True)
         self.url = ""
         self._stack = AsyncExitStack()
