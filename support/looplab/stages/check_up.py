@@ -1,6 +1,7 @@
 """What lesson 14 measures an app by, beside its x-ray: the pools, the connections, one table."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack, contextmanager
@@ -43,20 +44,23 @@ class PoolWatch:
     """What was lent by SQLAlchemy's pools, all of the process together.
 
     Attributes:
-        loans: how long each connection was lent that came back, in seconds; one that is still out
-            when the watch ends counts as far as the watch goes.
+        loans: when each loan began, by `perf_counter`, and how many seconds it took; one that is
+            still out when the watch ends counts as far as the watch goes.
         most_lent: how many were lent at once, at most.
     """
 
-    loans: list[float] = field(default_factory=list)
+    loans: list[tuple[float, float]] = field(default_factory=list)
     most_lent: int = 0
     _out: dict[int, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def usual_loan(self) -> float:
-        """The loan in the middle, in seconds; 0 where nothing was lent."""
-        return median(self.loans or [0.0])
+    def usual_loan(self, *, since: float = -math.inf) -> float | None:
+        """Return the loan in the middle of those that began ``since`` then, in seconds.
+
+        None where nothing was lent.
+        """
+        lengths = [seconds for began, seconds in self.loans if began >= since]
+        return median(lengths) if lengths else None
 
     def _lent(self, _connection: Any, record: Any, _proxy: Any) -> None:
         with self._lock:
@@ -67,12 +71,12 @@ class PoolWatch:
         with self._lock:
             began = self._out.pop(id(record), None)
             if began is not None:
-                self.loans.append(perf_counter() - began)
+                self.loans.append((began, perf_counter() - began))
 
     def _end(self) -> None:
         with self._lock:
             for began in self._out.values():
-                self.loans.append(perf_counter() - began)
+                self.loans.append((began, perf_counter() - began))
 
 
 @contextmanager
@@ -140,12 +144,16 @@ def connects() -> Generator[Connects]:
 
 
 def row_of(report: AppReport, pool: PoolWatch, opened: Connects) -> list[str]:
-    """Return the cells of one row under :data:`HEADINGS`."""
+    """Return the cells of one row under :data:`HEADINGS`.
+
+    Loans count from the start of the recording; connections from the start of the app.
+    """
     statuses: dict[str, int] = {}
     for reply in report.replies:
         told = str(reply.status or "none")
         statuses[told] = statuses.get(told, 0) + 1
     longest = max(report.holds, key=lambda hold: hold.duration, default=None)
+    loan = pool.usual_loan(since=report.recording.start)
     held = ""
     if longest is not None:
         held = f"{milliseconds(longest.duration)}, {where_of(longest) or 'not seen where'}"
@@ -156,7 +164,7 @@ def row_of(report: AppReport, pool: PoolWatch, opened: Connects) -> list[str]:
         held,
         str(report.recording.peak_in_flight()),
         str(opened.count),
-        milliseconds(pool.usual_loan) if pool.loans else "",
+        "" if loan is None else milliseconds(loan),
         str(len(report.left_behind) or ""),
     ]
 
