@@ -41,7 +41,6 @@ async def check_up(cells_of: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncGener
             for path, row in zip(paths, rows[0], strict=True)
         }
 
-    run.reports = names
     yield run
     await supplier.close()
 

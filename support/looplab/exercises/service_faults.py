@@ -118,8 +118,8 @@ EXERCISE = Exercise(
         Mistake(
             "answers-at-once",
             "takes what is left behind for a missing deadline",
-            "This endpoint answers at once, and what it leaves is no request. Which request gets "
-            "no answer at all?",
+            "This endpoint answers at once, and what it leaves is no request. Look for a request "
+            "that gets no answer at all.",
         ),
         Mistake(
             "slow-not-endless",
