@@ -110,6 +110,17 @@ def open_(
     raise typer.Exit(code)
 
 
+@app.command(name="workbook")
+def workbook_() -> None:
+    """Copy new lessons into workbook/ and start nothing: for VS Code, Codespaces and Binder."""
+    from looplab import workbook
+
+    project = Project.here()
+    for line in workbook.fill_workbook(project):
+        typer.echo(line, err=True)
+    typer.echo(f"The lessons stand in {project.workbook.name}/; begin with 00_start_here.ipynb.")
+
+
 @app.command()
 def reset(
     lesson: Annotated[str, typer.Argument(help="Its number or name, such as 2, 02 or 02_gather.")],
@@ -167,6 +178,26 @@ def index() -> None:
         typer.echo(f"{path.relative_to(project.root).as_posix()} is written.")
     if not changed:
         typer.echo("The tables are as support/looplab/lessons.toml says.")
+
+
+@app.command()
+def links(
+    address: Annotated[
+        str | None, typer.Argument(help="Where the repository stands on GitHub: OWNER/NAME.")
+    ] = None,
+) -> None:
+    """Write the links of Codespaces, Binder and Colab for the repository's public address.
+
+    The address is kept in pyproject.toml, so it need not be typed again.
+    """
+    from looplab.publishing import links as home_links
+
+    project = Project.here()
+    if address is not None:
+        home_links.note(project, address)
+    for path in home_links.write_links(project):
+        typer.echo(f"{path.relative_to(project.root).as_posix()} is written.")
+    typer.echo(home_links.badges(project))
 
 
 @app.command()

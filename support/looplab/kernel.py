@@ -13,6 +13,7 @@ from typing import Any
 RUN_ABOVE = "menu Run > Run All Above Selected Cell"
 # The frames of an expression at the top level of a cell, besides the cell's own.
 TOP_LEVEL = {"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
+CELL_OF_OLD = "<cell line"  # IPython 7 and early 8 name the cell's frame by its line
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -72,7 +73,8 @@ def _is_top_level(shell: Any, trace: TracebackType | None) -> bool:
         frame = trace.tb_frame
         if frame.f_globals is shell.user_global_ns:
             cell_frames = True
-            if frame.f_code.co_name not in TOP_LEVEL:
+            name = frame.f_code.co_name
+            if name not in TOP_LEVEL and not name.startswith(CELL_OF_OLD):
                 return False
         elif cell_frames:
             return False

@@ -1,94 +1,73 @@
-"""How much more lesson 13's mended service serves than the first one, on the lesson's own cells."""
+"""How much sooner lesson 13's repaired service is done with its load, on the lesson's own cells."""
 
-import ast
-import inspect
-from collections.abc import AsyncGenerator
 from statistics import median
 from typing import Any
 
-import nbformat
 import pytest
 
-from looplab.lab import LoadReport
+from looplab.lab import ms
 from looplab.lab.display import collected
-from looplab.project import Project
+from looplab.shop import storefront
+from looplab.shop.newcomers import Reports
+from looplab.stages.storefronts import Storefronts
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
-ROUNDS = 3
-LAST_A_ROUND = 3  # they are short, so one that is disturbed is not to decide
-REQUESTS = 144  # six times the lesson's: a new service's first requests open its connections
-FIRST, LAST = "setup", "repair-less"
-SKIPPED = {"predict-ceilings", "naive-xray"}
-MENDED = (
-    "OneClient InThread Gathered LetGo Sized Deadline Limited KeepSucceeded Queued Reserve AskLess"
+VISITS, CLIENTS = 24, 4  # thrice the lesson's load, so that opening connections is a small part
+CELLS = (
+    *("setup", "naive-partners", "naive-home", "naive-fraud"),
+    *("repair-client", "repair-thread", "repair-gather", "breaks-down-fixed"),
 )
 
 
 @pytest.fixture
-async def lesson() -> AsyncGenerator[dict[str, Any]]:
-    """Yield the names that the lesson's cells define; `repair` only notes, and runs no load."""
-    notebook = nbformat.read(Project.here().lesson("13").path, as_version=4)
-    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    places = {cell["id"]: place for place, cell in enumerate(cells)}
-    names: dict[str, Any] = {}
-    for cell in cells[places[FIRST] : places[LAST] + 1]:
-        if cell["id"] in SKIPPED:
-            continue
-        tree = ast.parse(cell["source"].removesuffix("start()"))
-        # Definitions and what they need; what a cell measures, shows and claims stays out.
-        tree.body = [node for node in tree.body if _is_wanted(node)]
-        code = compile(tree, cell["id"], "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        value = eval(code, names)
-        if inspect.iscoroutine(value):
-            await value
-    try:
-        yield names
-    finally:
-        await names["town"].aclose()
-        for shop in (names["small"], names["sized"]):
-            await shop.close()
+def lesson(names_of: Any) -> dict[str, Any]:
+    """Return the names that the lesson's cells define."""
+    Reports("shop")  # nobody reads what the repaired service logs here
+    return names_of("13", CELLS, definitions_only=True, log=storefront.log)
 
 
-def _is_wanted(node: ast.stmt) -> bool:
-    called = {
-        call.func.id
-        for call in ast.walk(node)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
-    }
-    defines = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Try)
-    measures = {"claim", "measure", "repair", "lost_sales", "show_loads", "watch"}
-    uses = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
-    results = {"first", "freed", "together", "loop_freed", "gathered", "needs", "least"}
-    return defines or not (called & measures or uses & results)
-
-
-async def test_the_mended_service_serves_ten_times_as_much(
+async def test_the_repaired_service_is_done_four_times_as_soon(
     lesson: dict[str, Any], figures: Any
 ) -> None:
-    repairs = [lesson[name] for name in MENDED.split()]
-    lesson["LOAD"] = lesson["storefront"].visits(REQUESTS)
-    first: list[LoadReport[Any]] = []
-    last: list[LoadReport[Any]] = []
-    with collected():
-        await lesson["measure"](*repairs)  # fills SQLAlchemy's caches
-        for _ in range(ROUNDS):
-            first.append(await lesson["measure"]())
-            last += [await lesson["measure"](*repairs) for _ in range(LAST_A_ROUND)]
-    before = median(report.throughput for report in first)
-    times = median(report.throughput for report in last) / before
-    done = median(report.duration for report in last)
-    work = median(report.cpu for report in last)
-    ms = lesson["ms"]
-    requests = len(last[0].samples)
-    bound = requests * 3 / 4 * ms(20) / 4  # the supplier's, as in the lesson
-    with figures(f"lesson 13, {requests} requests of {last[0].clients} clients") as table:
-        table.only("first state", median(report.duration for report in first) * 1000, "ms")
-        table.only("all repairs", done * 1000, "ms")
-        table.only("all repairs, of what arithmetic allows", done / bound)
+    small = await storefront.open_stocked(2, ms(10), patience=ms(30_000))
+    large = await storefront.open_stocked(24, ms(10), patience=ms(800))
+    service = await Storefronts.of(
+        small, storefront.Partners(latency=ms(20)), visits=VISITS, clients=CLIENTS
+    )
+    as_it_is = {
+        "shop": small,
+        "middleware": storefront.AsyncResourceMiddleware,
+        "partners": lesson["ClientPerCall"],
+        "ask": lesson["one_by_one"],
+        "recommend": lesson["recommend"],
+        "check_fraud": lesson["check_fraud"],
+    }
+    repaired = {
+        "shop": large,
+        "middleware": storefront.LendSessions,
+        "partners": lesson["OneClient"],
+        "ask": lesson["all_at_once"],
+        "recommend": lesson["recommend_or_nothing"],
+        "check_fraud": lesson["check_fraud_in_thread"],
+    }
+    try:
+        with collected():
+            await service.measure("warm", repaired)  # fills SQLAlchemy's caches
+            first = await service.measure("as it is", as_it_is)
+            last = await service.measure("repaired", repaired)
+    finally:
+        await small.close()
+        await large.close()
+    work = median(report.cpu for report in last.reports)
+    eights = VISITS / 8
+    bound = eights * ms(5 * 50 + 130 + 2 * 110) / CLIENTS  # the clients', as in the lesson
+    with figures(f"lesson 13, {VISITS} requests of {CLIENTS} clients") as table:
+        table.only("as it is", first.took * 1000, "ms")
+        table.only("repaired", last.took * 1000, "ms")
+        table.only("repaired, of what arithmetic allows", last.took / bound)
         table.only("the processor's work in it, clients and partners too", work * 1000, "ms")
-        table.only("work a request", work / requests * 1000, "ms")
-        table.only("first state, errors", max(report.failed for report in first), "requests")
-        table.at_most("all repairs, errors", max(report.failed for report in last), 0, "requests")
-        table.only("throughput, of the first state", times)
-        table.at_most("throughput of the first state, of all repairs", 1 / times, 1 / 10)
+        table.only("work a request", work / VISITS * 1000, "ms")
+        table.only("as it is, errors", first.failed, "requests")
+        table.at_most("repaired, errors", last.failed, 0, "requests")
+        table.at_most("repaired, of as it is", last.took / first.took, 1 / 4)

@@ -37,11 +37,22 @@ OPEN = """async (path) => {
     await notebook.sessionContext.ready;
     await notebook.sessionContext.session.kernel.info;
 }"""
+# With a kernel that runs already, whichever it is: nothing is run, and a new one takes seconds.
+OPEN_TO_READ = """async (path) => {
+    const { commands, serviceManager, shell } = window.jupyterapp;
+    await serviceManager.kernels.refreshRunning();
+    const [running] = serviceManager.kernels.running();
+    const { id, name } = running ?? await serviceManager.kernels.startNew({ name: 'python3' });
+    const notebook = await commands.execute('docmanager:open', { path, kernel: { id, name } });
+    await notebook.revealed;
+    shell.activateById(notebook.id);
+    await notebook.sessionContext.ready;
+}"""
 # Without asking whether to save.
 CLOSE_ALL = """async () => {
     for (const widget of [...window.jupyterapp.shell.widgets('main')]) widget.dispose();
-    await window.jupyterapp.serviceManager.sessions.shutdownAll();
 }"""
+SHUT_DOWN_ALL = "window.jupyterapp.serviceManager.sessions.shutdownAll()"
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +134,19 @@ def open_lesson(lab_page: Page) -> Generator[Callable[[str], Page]]:
 
     def open_page(name: str) -> Page:
         lab_page.evaluate(OPEN, name)
+        return lab_page
+
+    yield open_page
+    lab_page.evaluate(CLOSE_ALL)
+    lab_page.evaluate(SHUT_DOWN_ALL)
+
+
+@pytest.fixture
+def open_to_read(lab_page: Page) -> Generator[Callable[[str], Page]]:
+    """Open a lesson by its file name, as it is saved; none of its cells is to be run."""
+
+    def open_page(name: str) -> Page:
+        lab_page.evaluate(OPEN_TO_READ, f"{SAVED}/{name}")
         return lab_page
 
     yield open_page

@@ -183,6 +183,19 @@ def test_pointing_at_a_bar_tells_name_start_length_chain_and_line(open_html: Ope
     expect(card).to_be_hidden()
 
 
+def test_a_picture_that_is_shown_scaled_as_on_a_slide_is_pointed_at_just_so(
+    open_html: OpenPage,
+) -> None:
+    scaled = f'<div style="transform: scale(0.5); transform-origin: 0 0">{explorable(shop())}</div>'
+    host = picture(open_html(scaled))
+    box = host.locator(".plot canvas").bounding_box()
+    row = lane(host, "sign").bounding_box()
+    assert box is not None
+    assert row is not None
+    host.page.mouse.move(box["x"] + 40 / 228 * box["width"], row["y"] + row["height"] / 2)
+    expect(host.locator(".card")).to_contain_text("holds the loop for 40 ms")
+
+
 def test_a_click_pins_what_is_told_until_it_is_unpinned(open_html: OpenPage) -> None:
     host = picture(open_html(explorable(shop())))
     card = host.locator(".card")

@@ -102,6 +102,36 @@ def test_a_learner_predicts_and_solves_the_exercise(
         expect(shown.locator(".jp-OutputArea")).to_contain_text(said)
 
 
+ACTIVE = "window.jupyterapp.shell.currentWidget.content.activeCell.model.id"
+CELLS = "window.jupyterapp.shell.currentWidget.content.widgets.length"
+
+
+def test_a_learner_explores_an_x_ray_and_the_notebook_leaves_its_keys_alone(
+    open_lesson: Callable[[str], Page],
+) -> None:
+    page = open_lesson("00_start_here.ipynb")
+    page.evaluate(RUN_ALL)
+    assert page.evaluate(ERRORS) == []
+
+    shown = cell(page, "together-xray").locator(".looplab-xray")
+    expect(shown).to_have_attribute("data-state", "ready", timeout=PATIENCE)
+    expect(shown.locator("xpath=.//img")).to_be_hidden()
+    rows = shown.get_by_role("row")
+    active, cells = page.evaluate(ACTIVE), page.evaluate(CELLS)
+    rows.first.focus()
+    for key in ("ArrowDown", "d", "d", "ArrowDown", "ArrowUp", "a", "b"):
+        page.keyboard.press(key)
+    expect(rows.nth(1)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")  # would begin to edit the cell
+    expect(shown.locator(".card")).to_contain_text("ms")
+    expect(shown.get_by_role("button", name="Unpin")).to_be_visible()
+    page.keyboard.press("+")
+    expect(shown.locator(".window")).to_be_visible()
+    assert (page.evaluate(ACTIVE), page.evaluate(CELLS)) == (active, cells)
+
+
 def test_the_keyboard_runs_a_lesson_an_interrupt_ends_a_wait_and_a_restart_begins_again(
     open_lesson: Callable[[str], Page],
 ) -> None:

@@ -12,9 +12,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from looplab.project import Lesson, Project
 from looplab.publishing.guide import write_guide
+from looplab.publishing.kept import give_back
 from looplab.publishing.notebooks import read_notebook
-from looplab.publishing.saved import outputs
 from looplab.publishing.site import build_site
+from looplab.publishing.site.dials import with_choices
 
 pytestmark = pytest.mark.browser
 
@@ -93,9 +94,10 @@ def test_nobody_is_kept_out(open_page: OpenPage, colours: str) -> None:
 
 
 def pictures_in(lesson: Lesson) -> int:
-    """Return how many pictures the lesson's saved outputs hold."""
-    saved = outputs(read_notebook(lesson.path))
-    return sum("image/png" in output.get("data", {}) for _, output in saved)
+    """Return how many pictures the lesson's saved outputs hold, each choice of a dial included."""
+    saved = read_notebook(lesson.path)
+    give_back(saved, lesson.path)
+    return sum("image/png" in output.get("data", {}) for output in with_choices(saved))
 
 
 def test_every_picture_is_drawn_and_has_words(open_page: OpenPage) -> None:

@@ -143,6 +143,27 @@ def test_new_and_index_say_what_is_wrong_in_one_sentence(course: Project) -> Non
     assert result.stderr == "README.md cannot be read: No such file or directory.\n"
 
 
+def test_workbook_copies_the_lessons_and_starts_nothing(
+    course: Project, started: list[list[str]]
+) -> None:
+    result = runner.invoke(app, ["workbook"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "The lessons stand in workbook/; begin with 00_start_here.ipynb.\n"
+    assert len(list(course.workbook.glob("*.ipynb"))) == 3
+    assert started == []
+
+
+def test_links_says_in_one_sentence_what_it_lacks(course: Project) -> None:
+    for typed, sentence in [
+        ([], "No address of a repository is noted yet: `course links OWNER/NAME` notes one.\n"),
+        (["ada"], "The address is 'ada'; it must be a repository on GitHub, such as OWNER/NAME"),
+        (["ada/x"], "pyproject.toml has no [tool.course] that begins with `repository`.\n"),
+    ]:
+        result = runner.invoke(app, ["links", *typed])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(sentence)
+
+
 def test_the_version_is_that_of_pyproject() -> None:
     text = (Project.here().root / "pyproject.toml").read_text(encoding="utf-8")
     assert (

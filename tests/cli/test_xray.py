@@ -15,7 +15,8 @@ import pytest
 from looplab.xray_command import BadUse, Order, asks_of
 
 APP = """
-import asyncio, os, subprocess, sys, threading, time
+import asyncio, os, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 
@@ -37,9 +38,11 @@ async def order(request: Request):
     if body != {"sku": "tea"} or request.headers["x-from"] != "shell":
         raise ValueError(body)
 
+pool = ThreadPoolExecutor()
+
 @app.get("/thread")
-def thread():
-    time.sleep(60)
+async def thread():
+    await asyncio.get_running_loop().run_in_executor(pool, time.sleep, 60)
 
 @app.get("/child")
 async def child():

@@ -1,3 +1,6 @@
+from typing import Any
+
+import numpy as np
 import pytest
 from matplotlib.artist import Artist
 from matplotlib.colors import to_hex
@@ -6,7 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from looplab.lab.charts import bars, curves, waterfall
-from looplab.lab.colours import BAR, HELD, RANGE
+from looplab.lab.colours import BAR, DOUBTFUL, HELD, RANGE
 
 
 def texts(figure: Figure) -> list[str]:
@@ -117,6 +120,32 @@ def test_a_waterfall_with_labels_and_long_names_fits() -> None:
     assert {"2 s", "1 s, no errors"} <= set(texts(figure))
     assert "▏predicted bound" not in texts(figure)
     assert inside(figure)
+
+
+def test_a_waterfall_shows_ranges_and_what_cannot_be_told_from_noise() -> None:
+    figure = waterfall(
+        ["first", "told", "not told", "worse, not told"],
+        [3, 2, 1.9, 2],
+        unit="s",
+        ranges=[(2.9, 3.4), (1.9, 2.1), (1.8, 2.0), (1.9, 2.2)],
+        doubtful=[True, False, True, True],
+    )
+    (axes,) = figure.axes
+    drawn = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    colours = [to_hex(bar.get_facecolor()) for bar in drawn]
+    assert colours == [BAR, BAR, DOUBTFUL, DOUBTFUL, RANGE]
+    lines = [list(np.asarray(line.get_xdata(), dtype=float)) for line in axes.lines]
+    assert [2.9, 3.4] in lines
+    assert [1.9, 2.2] in lines
+    assert axes.get_xlim()[1] > 3.4
+    assert inside(figure)
+
+
+@pytest.mark.parametrize("what", ["labels", "ranges", "doubtful"])
+def test_a_waterfall_needs_one_of_each_for_each_value(what: str) -> None:
+    given: dict[str, Any] = {what: [(1, 2)]}
+    with pytest.raises(ValueError, match=f"{what} has 1 entries"):
+        waterfall(["a", "b"], [2, 1], unit="s", **given)
 
 
 @pytest.mark.parametrize(("names", "values"), [(["a"], [1]), (["a", "b"], [1]), ([], [])])

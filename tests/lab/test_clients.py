@@ -241,6 +241,13 @@ class TestServe:
         with pytest.raises(RuntimeError):
             await server.run(where)
 
+    async def test_the_loop_is_asyncios_own_unless_another_is_asked_for(self):
+        uvloop = pytest.importorskip("uvloop")  # what uvicorn takes by itself where it is installed
+        for options, taken in [({}, False), ({"loop": "uvloop"}, True)]:
+            async with serve(an_app(), **options) as server, server.client() as client:
+                assert isinstance(server.loop, uvloop.Loop) == taken
+                assert (await client.get("/plain/1")).status_code == 200
+
     async def test_cancelling_a_run_cancels_it_there(self):
         started, cancelled = threading.Event(), asyncio.Event()
         here = asyncio.get_running_loop()

@@ -8,7 +8,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from looplab.kept import ALL_CHOICES, CHOICES
+from looplab.lab import display
 from looplab.lab.dial import Dial, dial
+from looplab.lab.display import show_note
 from looplab.lab.errors import LessonError
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +21,8 @@ pytestmark = pytest.mark.anyio
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     bundles: list[dict[str, Any]] = []
     module = sys.modules[dial.__module__]
-    monkeypatch.setattr(module, "display", lambda bundle, **_: bundles.append(bundle))
+    for one in (module, display):
+        monkeypatch.setattr(one, "display", lambda bundle, **_: bundles.append(bundle))
     return bundles
 
 
@@ -216,6 +220,42 @@ async def test_wrong_arguments_are_refused() -> None:
         await dial("branches", [], run)
     with pytest.raises(ValueError, match=r"start is 5; it must be one of \[1, 2\]"):
         await dial("branches", [1, 2], run, start=5)
+
+
+async def test_asked_for_all_choices_it_runs_each_once_and_shows_the_first(
+    shown: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ALL_CHOICES, "1")
+    ran = []
+
+    async def run(value: int) -> None:
+        ran.append(value)
+        show_note(f"run {value}", kind="info")
+
+    made = await dial("branches", [1, 2, 4], run, start=2)
+    assert ran == [2, 1, 4]
+    note, bundle = shown
+    assert note["text/plain"] == "i run 2"
+    kept = json.loads(json.dumps(bundle[CHOICES]))
+    texts = [[one["data"]["text/plain"] for one in result] for result in kept.pop("results")]
+    assert texts == [["i run 1"], [], ["i run 4"]]
+    assert kept == {"name": "branches", "choices": ["1", "2", "4"], "start": 1, "shown": 1}
+    await made.close()
+
+
+async def test_nobody_who_runs_a_lesson_waits_for_all_choices(
+    shown: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ALL_CHOICES, raising=False)
+    ran = []
+
+    async def run(value: int) -> None:
+        ran.append(value)
+
+    made = await dial("branches", [1, 2, 4], run)
+    assert ran == [1]
+    assert CHOICES not in shown[0]
+    await made.close()
 
 
 CELLS = [

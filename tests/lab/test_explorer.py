@@ -26,7 +26,13 @@ def trace(name: str, *steps: Step, parent: TaskTrace | None = None, **others: An
 
 
 def recording(*traces: TaskTrace, end: float = 0.1, **others: Any) -> Recording:
-    settings = {"title": "by hand", "start": 0.0, "end": end, "held": 0.01, **others}
+    settings: dict[str, Any] = {
+        "title": "by hand",
+        "start": 0.0,
+        "end": end,
+        "held": 0.01,
+        **others,
+    }
     return Recording(traces, **settings)
 
 

@@ -49,6 +49,7 @@ async def sweep() -> None:
 
 
 async def after() -> None:
+    await asyncio.sleep(ms(100))
     time.sleep(LONG)  # noqa: ASYNC251
 
 

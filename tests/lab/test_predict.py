@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from looplab.kept import PREDICTION, REVEALED
 from looplab.lab import display
 from looplab.lab.errors import LessonError
 from looplab.lab.predict import Prediction, predict
@@ -122,3 +123,13 @@ def test_a_question_is_text_not_markup(shown: list[dict[str, Any]]) -> None:
     prediction = predict("a < b", between=(0, 1))
     assert prediction.question == "a < b"
     assert "<a" not in shown[0]["text/plain"]
+
+
+def test_question_and_measurement_are_there_for_programs(shown: list[dict[str, Any]]) -> None:
+    prediction = predict("gathered dashboard", between=(0, 400))
+    prediction.answer(100)
+    prediction.reveal(57.25, bound=60)
+    asked, answered = shown
+    question = {"question": "gathered dashboard", "between": [0.0, 400.0], "unit": "ms"}
+    assert asked[PREDICTION] == question
+    assert answered[REVEALED] == question | {"measured": 57.25}

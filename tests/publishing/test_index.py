@@ -53,7 +53,7 @@ Words that stay.
 |---|
 """
 MAP = "## Map of the course\n\n| a |\n|---|\n\nWords that stay."
-HEADINGS = ("## From symptom to lesson", "## Three syllabi")
+HEADINGS = ("## From symptom to lesson", "## Syllabi")
 
 
 @pytest.fixture

@@ -96,6 +96,17 @@ def test_a_picture_is_saved_once_though_a_live_notebook_carries_it_as_html_too()
     assert output["metadata"] == metadata
 
 
+def test_the_live_picture_is_left_out_and_the_recording_behind_it_is_kept() -> None:
+    html = (
+        '<div class="looplab-xray" data-recording="aGF0"><img alt="six waits" '
+        'src="data:image/png;base64,aGF0"></div><script>draw()</script>'
+    )
+    recording = {"application/vnd.looplab.recording+json": {"version": 1, "packed": "aGF0"}}
+    data = {"image/png": "aGF0", "text/html": html, "text/plain": "six waits", **recording}
+    (output,) = shown(new_output("display_data", data=data))
+    assert output["data"] == {"image/png": "aGF0", "text/plain": "six waits", **recording}
+
+
 def test_metadata_is_the_same_whoever_ran_it() -> None:
     one = cleaned(notebook(kernelspec={"name": "a", "display_name": "A"}, widgets={"state": {}}))
     other = cleaned(notebook(language_info={"name": "python", "version": "3.13.0"}))

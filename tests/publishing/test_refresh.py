@@ -11,7 +11,9 @@ import psutil
 import pytest
 from rich.console import Console
 
+from looplab.kept import CHOICES, PREDICTION, REVEALED
 from looplab.project import CourseError, Project
+from looplab.publishing.kept import give_back, path_beside
 from looplab.publishing.notebooks import read_notebook
 from looplab.publishing.refresh import refresh
 from looplab.publishing.saved import saved_faults
@@ -140,3 +142,49 @@ def test_an_unreadable_lesson_is_named_and_the_others_run(
     with pytest.raises(CourseError, match=r"01_blocking: 01_blocking\.ipynb is not a notebook"):
         refresh(project, [], console=quiet())
     assert json.loads(good.read_text())["cells"][1]["execution_count"] == 1
+
+
+ASKS = "from looplab.lab import predict\nguess = predict('how long', between=(0, 200))"
+TURNS = """\
+from looplab.lab import dial, show_note
+async def run(value):
+    show_note(f"{value} times", kind="info")
+_ = await dial("times", [1, 2, 4], run, start=2)"""
+
+
+def test_each_choice_of_a_dial_and_each_measurement_is_kept_beside_the_notebook(
+    project: Project, write_lesson: WriteLesson
+) -> None:
+    path = write_lesson(asks=ASKS, answers="guess.reveal(57)", turns=TURNS)
+    refresh(project, [], console=quiet())
+    assert saved_faults(path) == []
+    assert "4 times" not in path.read_text()
+
+    notebook = read_notebook(path)
+    give_back(notebook, path)
+    _, asks, answers, turns = notebook["cells"]
+    assert asks["outputs"][0]["data"][PREDICTION]["between"] == [0, 200]
+    assert answers["outputs"][0]["data"][REVEALED]["measured"] == 57
+    shown, last = turns["outputs"]
+    assert shown["data"]["text/plain"] == "i 2 times"
+    kept = last["data"][CHOICES]
+    assert (kept["choices"], kept["start"], kept["shown"]) == (["1", "2", "4"], 1, 1)
+    texts = [[one["data"]["text/plain"] for one in result] for result in kept["results"]]
+    assert texts == [["i 1 times"], [], ["i 4 times"]]
+
+
+def test_a_choice_that_fails_fails_the_lesson(project: Project, write_lesson: WriteLesson) -> None:
+    path = write_lesson(turns=TURNS.replace("    show", "    1 / (value - 4)\n    show"))
+    with pytest.raises(CourseError, match="turns raised ZeroDivisionError"):
+        refresh(project, [], console=quiet())
+    assert not path_beside(path).exists()
+
+
+def test_a_choice_that_shows_a_path_of_this_machine_is_not_saved(
+    project: Project, write_lesson: WriteLesson
+) -> None:
+    path = write_lesson(turns=TURNS.replace("{value} times", "/home/ada/{value}"))
+    before = path.read_bytes()
+    with pytest.raises(CourseError, match="an output of turns shows a path of one machine"):
+        refresh(project, [], console=quiet())
+    assert (path.read_bytes(), path_beside(path).exists()) == (before, False)

@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from looplab.project import Lesson
 from looplab.publishing.draft import Draft, exercise_minutes, minutes
 from looplab.publishing.rules import RULES, structure_faults
-from looplab.publishing.rules.cells import LIMITS, LIMITS_OF_FIRST_EDITION
+from looplab.publishing.rules.cells import LIMITS
 from looplab.publishing.rules.outline import title_and_hook
 from looplab.publishing.rules.slides import cell_height, slide_show
 
@@ -303,16 +303,6 @@ def test_a_lesson_leads_to_its_second_helping(draft: Draft, deeper: Draft) -> No
     assert told_by("take_away", draft) == []
 
 
-def test_a_lesson_that_is_still_to_be_rewritten_keeps_the_rules_of_the_first_edition(
-    draft: Draft,
-) -> None:
-    source("you-will-see", "**You will be able to**", "**You will see**")(draft)
-    source("practice-title", "## Ship it", "## In practice")(draft)
-    metadata("set-up", jupyter={})(draft)
-    source("run-select", "one = 1", "one = 1\n" * LIMITS_OF_FIRST_EDITION.lines)(draft)
-    assert structure_faults(Draft(draft.lesson, draft.notebook)) == []
-
-
 def test_every_rule_is_shown_to_catch_something() -> None:
     shown = {rule for rule, _, _ in (*BROKEN, *BROKEN_DEEPER)}
     assert {rule.__name__ for rule in RULES} == shown
@@ -347,7 +337,7 @@ def test_a_picture_with_words_passes(draft: Draft) -> None:
 def test_lesson_00_needs_no_break_and_nothing_to_ship_but_a_map(draft: Draft) -> None:
     sections = "\n".join(
         f"## {title}\nWords."
-        for title in ("Map of the course", "From symptom to lesson", "Three syllabi")
+        for title in ("Map of the course", "From symptom to lesson", "Syllabi")
     )
     take_away = draft.cells.index(cell(draft, "take-away"))
     draft.cells.insert(take_away, cell(draft, "practice-title"))

@@ -1,12 +1,15 @@
 """The reading site of a small course: whole, from what was saved, and never over other files."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from nbformat.v4 import new_markdown_cell, new_output
 
+from looplab.kept import PREDICTION
 from looplab.project import CourseError, Project
+from looplab.publishing.kept import path_beside, taken_out, write_kept
 from looplab.publishing.notebooks import cleaned, read_notebook, write_notebook
 from looplab.publishing.site import MARK, build_site
 
@@ -102,3 +105,30 @@ def test_a_course_without_its_index_of_symptoms_is_named(course: Project) -> Non
     write_notebook(cleaned(notebook), path)
     with pytest.raises(CourseError, match="00_start_here has no cell 'symptoms'"):
         build_site(course, course.root / "site")
+
+
+def test_a_page_says_what_works_on_it_and_how_to_open_its_notebook(course: Project) -> None:
+    build_site(course, course.root / "site")
+    page = (course.root / "site" / "00_start_here.html").read_text()
+    assert "What works on this page" in page
+    assert "course open 00" in " ".join(re.sub(r"<[^>]+>", "", page).split())
+    assert "prediction" not in page.partition("course-live")[2].partition("</div>")[0]
+
+
+def test_a_page_is_never_made_of_two_runs(course: Project) -> None:
+    path = course.lesson("00").path
+    notebook = read_notebook(path)
+    question = {"question": "how long", "between": [0, 1], "unit": "ms"}
+    data = {"text/plain": "Your prediction, please", PREDICTION: question}
+    notebook["cells"][2]["outputs"].append(new_output("display_data", data=data))
+    kept = taken_out(notebook)
+    write_notebook(notebook, path)
+    write_kept(kept, path)
+    build_site(course, course.root / "site")
+    assert "course-prediction" in (course.root / "site" / "00_start_here.html").read_text()
+
+    file = path_beside(path)
+    file.write_text(file.read_text().replace('"outputs": "', '"outputs": "0'))
+    with pytest.raises(CourseError, match=r"00_start_here: what is kept for the site is stale"):
+        build_site(course, course.root / "elsewhere")
+    assert not (course.root / "elsewhere").exists()

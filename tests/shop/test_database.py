@@ -18,6 +18,7 @@ from looplab.shop.seed import seeded_user_id
 pytestmark = pytest.mark.anyio
 
 ADA = seeded_user_id(3)
+TRIES = 10
 
 
 @pytest.fixture
@@ -144,12 +145,6 @@ async def test_a_pre_ping_is_a_statement():
 async def test_waits_overlap_across_connections_only(shop):
     await shop.warm(4)
     shop.round_trip = 0.05
-    shop.reset_counters()
-
-    began = time.perf_counter()
-    await asyncio.gather(*[shop.users.get_by_id(ADA) for _ in range(4)])
-    gathered = time.perf_counter() - began
-    assert (shop.statements, shop.peak_checked_out) == (4, 4)
 
     shop.reset_counters()
     began = time.perf_counter()
@@ -158,9 +153,19 @@ async def test_waits_overlap_across_connections_only(shop):
             await session.scalar(select(User).where(User.id == ADA))
     one_by_one = time.perf_counter() - began
     assert (shop.statements, shop.peak_checked_out) == (4, 1)
-
     assert one_by_one >= 4 * 0.05
-    assert one_by_one > 1.5 * gathered
+
+    # A busy machine may delay one of the four threads, but not each time. Waits that took turns
+    # would need four times as long as one, however often they are tried.
+    for _ in range(TRIES):
+        shop.reset_counters()
+        began = time.perf_counter()
+        await asyncio.gather(*[shop.users.get_by_id(ADA) for _ in range(4)])
+        gathered = time.perf_counter() - began
+        assert (shop.statements, shop.peak_checked_out) == (4, 4)
+        if one_by_one > 1.5 * gathered:
+            return
+    pytest.fail(f"{TRIES} times as slow as one by one, which took {one_by_one:.3f} s")
 
 
 async def test_a_round_trip_waits_once_however_many_rows_go(database):

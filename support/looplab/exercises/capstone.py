@@ -1,7 +1,7 @@
-"""The exercise of lesson 13: a fault that the course has not shown, told and mended.
+"""The exercise of lesson 13: a fault that the course has not shown, found and fixed.
 
 A cache of exchange rates whose entry expires sends every visitor of that moment to the partner with
-the same question: a cache stampede. The learner names the fault, then mends the cache.
+the same question: a cache stampede. The learner names the fault, then fixes the cache.
 """
 
 import asyncio
@@ -39,23 +39,24 @@ EXERCISE = Exercise(
     lesson="13",
     check="check_capstone",
     stub="no-diagnosis",
-    task="Find one more fault by the x-ray alone, a cache stampede, and mend the cache.",
+    task="Find one more fault by its x-ray, a cache stampede, and fix the cache.",
     usual_wrong_prediction=(
-        "That each repair buys something: most predict half of the load's time from gathering six "
-        "questions, and it is none while the middleware holds one session for all of them."
+        "That gathering six questions makes the load a good deal shorter. It doesn't while the "
+        "middleware holds one session for each request: the questions queue for that session, and "
+        "the two connections are needed for as long as before."
     ),
     mistakes=(
         Mistake(
             "no-diagnosis",
             "leaves the diagnosis empty, or writes another word",
-            "Name the fault first: set diagnosis to one of the six texts above. Look at how many "
-            "waits have one name, and when they begin.",
+            "Look at the marks in the picture: what does each visitor ask for, and when? Then set "
+            "diagnosis to one of the six texts above.",
         ),
         Mistake(
             "blocked-loop",
-            "takes the waits for a held loop",
-            "A held loop is a dark or red step; these lanes are light. The loop is free while all "
-            "of them wait.",
+            "takes the waits for a blocked loop",
+            "A blocked loop shows as a dark or red step, and these lanes are light. The loop is "
+            "free while everybody waits.",
         ),
         Mistake(
             "one-after-another",
@@ -65,93 +66,93 @@ EXERCISE = Exercise(
         Mistake(
             "full-pool",
             "takes the waits for a queue",
-            "Whoever waits for a seat is let in as others leave, so the ends are staggered. Here "
-            "nobody waits for anybody: all ask at once.",
+            "In a queue, one gets in when another leaves, so their ends are staggered. Here all "
+            "ask at the same moment, and nobody waits for anybody.",
         ),
         Mistake(
             "no-deadline",
             "takes the partner to be late",
             "No wait is longer than the partner needs for one answer. A deadline would end good "
-            "answers; it is their number that is wrong.",
+            "answers. It's their number that is wrong.",
         ),
         Mistake(
             "no-limit",
-            "sees the burst and wants to bound it",
-            "A limit makes the burst longer and keeps every call of it. Ask what the calls have "
-            "in common.",
+            "sees the burst and wants to limit it",
+            "A limit makes the burst longer and keeps every call of it. Ask yourself what the "
+            "calls have in common.",
         ),
         Mistake(
             "stampede",
             "leaves the cache as it is, or looks again after asking",
-            "The diagnosis is right. Not mended yet: everybody who finds the rate expired asks, "
-            "because nobody can see that somebody is asking already.",
+            "The diagnosis is right. The fault is still there: everybody who finds the rate "
+            "expired asks for it, because nobody can see that a question is already under way.",
         ),
         Mistake(
             "asks-in-turn",
             "puts a lock around the call, and looks into the cache before it",
-            "The visitors take turns now, and each still asks: whoever has waited for the lock has "
-            "to look into the cache again before asking.",
+            "The visitors take turns now, and each still asks. If you wait for a lock, look into "
+            "the cache again once you have it: somebody may have filled it meanwhile.",
         ),
         Mistake(
             "one-for-all",
             "guards every currency with the same lock or the same task",
             "A visitor who wants dollars waits until the euro's rate has come. Give each currency "
-            "a lock or a task of its own.",
+            "a task of its own.",
         ),
         Mistake(
             "wrong-rate",
             "mixes currencies up, or returns None or a task in place of the rate",
-            "A visitor got something else than the rate of the currency asked for.",
+            "A visitor got something other than the rate of the currency they asked for.",
         ),
         Mistake(
             "never-keeps",
             "asks again although the rate is young, shares one expiry, or takes 0 for no rate",
-            "The rate is asked for again before it has expired: keep each currency's rate for keep "
-            "seconds, whatever it is and whatever the others do.",
+            "The rate is asked for again before it has expired. Keep each currency's rate for "
+            "keep seconds, whatever it is and whatever the others do.",
         ),
         Mistake(
             "kept-for-ever",
             "keeps a rate, or the task that fetched it, beyond its time",
-            "The rate has expired on the clock that was given, and the old one is still returned: "
-            "a rate is good for keep seconds, and for no moment longer.",
+            "The rate has expired by the clock that was given, and the old one is still returned. "
+            "A rate is good for keep seconds and no longer.",
         ),
         Mistake(
             "asks-after-a-failure",
             "takes turns by a lock, or lets each waiter try again when a call has failed",
-            "The partner failed, and everybody who had waited asked it again, one after another or "
-            "all at once: the last one waits for all of them, and a partner in trouble gets the "
-            "burst that it complained about. Let all who wait share one task, its failure too.",
+            "The partner failed, and everybody who had waited asked it again. That gives a partner "
+            "in trouble the burst it complained about. Let all who wait share one task, and its "
+            "failure too.",
         ),
         Mistake(
             "keeps-the-keys",
             "keeps a lock, a task or an entry for each currency that was ever asked for",
-            "The cache still holds something for currencies that nobody knows, and anybody can ask "
-            "for more of them, until the memory is full. When a question has ended, take out what "
-            "belongs to it, also when it has failed.",
+            "The cache still holds something for currencies that nobody knows. Anybody can ask for "
+            "more of them until the memory is full. When a question has ended, remove what belongs "
+            "to it, also when it has failed.",
         ),
         Mistake(
             "keeps-the-failure",
             "keeps the failed task or its error",
-            "The partner failed once, and is well again, but nobody asks it any more: what has "
-            "failed must not be kept.",
+            "The partner failed once and is well again, but nobody asks it any more. Don't keep "
+            "what has failed.",
         ),
         Mistake(
             "hides-the-failure",
             "catches the error and returns something else",
-            "The partner failed, there was no rate to fall back on, and the visitor was not told: "
-            "let the error out.",
+            "The partner failed, there was no rate to fall back on, and the visitor wasn't told. "
+            "Let the error out.",
         ),
         Mistake(
             "one-leaves",
             "shares a task that a leaving visitor cancels, or lets the one who asks leave others "
             "waiting",
-            "One visitor left, and others lost their answer with them. Cancelling a visitor must "
-            "not cancel what the others wait for: see asyncio.shield.",
+            "One visitor left, and others lost their answer. Cancelling a visitor must not cancel "
+            "what the others wait for: see asyncio.shield.",
         ),
         Mistake(
             "never-leaves",
             "catches the visitor's own cancellation and waits on",
-            "A visitor left, and their request went on waiting for the partner: a deadline around "
+            "A visitor left, and their request went on waiting for the partner. A deadline around "
             "it would end nothing. Let CancelledError through; shield keeps the shared task alive.",
         ),
     ),
@@ -159,7 +160,7 @@ EXERCISE = Exercise(
 
 
 async def check_capstone(diagnosis: Any, rates: Any, *, limit: float | None = None) -> Verdict:
-    """Check the diagnosis and the repair of lesson 13, show one line, and return the verdict.
+    """Check the diagnosis and the fix of lesson 13, show one line, and return the verdict.
 
     ``diagnosis`` is a text. ``rates`` is a class: ``rates(fetch, keep, clock)`` makes a cache whose
     ``await rate(currency)`` answers with what ``await fetch(currency)`` returned at most ``keep``
@@ -193,8 +194,8 @@ async def _judge(sandbox: Sandbox, *, diagnosis: Any, rates: Any) -> str:
     for scene in scenes:
         (await sandbox.run(scene)).result()
     return (
-        "It is one question asked by all: a cache stampede. Now each currency is asked for once, "
-        "and neither a failure nor a visitor who leaves troubles the others."
+        "Everybody asked the same question: a cache stampede. Now each currency is asked for once, "
+        "and neither a failure nor a visitor who leaves costs the others anything."
     )
 
 

@@ -78,4 +78,5 @@ def _place(error: BaseException) -> str:
     if not frames:
         return ""
     code, line = frames[-1]
-    return f"in {code.co_name}, line {line}" if code.co_name != "<module>" else f"in line {line}"
+    top_level = code.co_name == "<module>" or code.co_name.startswith("<cell line")  # IPython 7
+    return f"in line {line}" if top_level else f"in {code.co_name}, line {line}"

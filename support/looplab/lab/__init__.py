@@ -15,6 +15,7 @@ from looplab.lab.marks import mark, span
 from looplab.lab.memory import peak_memory
 from looplab.lab.predict import Prediction, predict
 from looplab.lab.recording import Recording
+from looplab.lab.rounds import Rounds, load_rounds, show_rounds
 from looplab.lab.session import start
 from looplab.lab.units import ms
 from looplab.lab.xray import show_xray, xray
@@ -26,6 +27,7 @@ __all__ = [
     "LoadReport",
     "Prediction",
     "Recording",
+    "Rounds",
     "caught_leaks",
     "claim",
     "compare",
@@ -35,6 +37,7 @@ __all__ = [
     "leave",
     "leave_early",
     "load_at_limits",
+    "load_rounds",
     "load_test",
     "loop_lag",
     "mark",
@@ -48,6 +51,7 @@ __all__ = [
     "show_loads",
     "show_note",
     "show_picture",
+    "show_rounds",
     "show_table",
     "show_xray",
     "span",

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from looplab.lab.colours import BAR, BOUND, CARD, HELD, INK, RANGE, RULE, SERIES
+from looplab.lab.colours import BAR, BOUND, CARD, DOUBTFUL, HELD, INK, RANGE, RULE, SERIES
 from looplab.lab.lettering import cut, width_of
 
 WIDTH = 7.6
@@ -92,6 +92,8 @@ def waterfall(
     unit: str,
     bound: float | None = None,
     labels: Sequence[str] = (),
+    ranges: Sequence[tuple[float, float]] = (),
+    doubtful: Sequence[bool] = (),
 ) -> Figure:
     """Return what each step took off a quantity: a bar per step, from the value before to its own.
 
@@ -104,14 +106,20 @@ def waterfall(
         unit: the axis label.
         bound: a predicted bound of the last value, drawn as a mark across its bar.
         labels: the text beside each bar; the value with three figures unless given.
+        ranges: the least and the greatest value of each state, drawn as a thin line.
+        doubtful: whether a step can't be told from noise, and is drawn pale.
 
-    Raises ValueError when there are fewer than two values, or not one for each name.
+    Raises ValueError when there are fewer than two values, or not one for each name, or ``labels``,
+    ``ranges`` or ``doubtful`` are not one for each value.
     """
     if len(values) < 2 or len(values) != len(names):
         raise ValueError(
             f"there are {len(names)} names and {len(values)} values; "
             "give two values or more, and a name for each"
         )
+    for what, given in {"labels": labels, "ranges": ranges, "doubtful": doubtful}.items():
+        if given and len(given) != len(values):
+            raise ValueError(f"{what} has {len(given)} entries; give one for each value, or none")
     height = 0.3 * (len(names) + 1) + 0.62
     figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor=CARD)
     rows = [cut(name, LABELS * WIDTH, TICK) for name in (*names, "what is left")]
@@ -122,17 +130,23 @@ def waterfall(
     plain(axes, "x")
     ends = [0.0, *values[:-1]]
     texts = labels or [f"{value:.3g}" for value in values]
-    reach = max(1.02 * max(*values, bound or 0), 1e-9)
+    most = [high for _, high in ranges] or values
+    reach = max(1.02 * max(*values, *most, bound or 0), 1e-9)
     wide = WIDTH - left - 0.25
     for place, (end, value) in enumerate(zip(ends, values, strict=True)):
         room = max(1 - (width_of(texts[place], 8.5) + 0.1) / wide, 0.2)
-        reach = max(reach, max(end, value) / room)
+        right = max(end, value, most[place])
+        reach = max(reach, right / room)
         colour = BAR if value < end or not place else HELD
+        if place and doubtful and doubtful[place]:
+            colour = DOUBTFUL
         axes.barh(place, value - end, left=end, height=0.6, color=colour, zorder=2)
         if place:
             axes.plot([end, end], [place - 1.3, place + 0.3], color=RANGE, lw=0.8, zorder=3)
+        if ranges:
+            axes.plot(ranges[place], [place] * 2, color=RANGE, lw=1.4, zorder=4)
         axes.annotate(
-            texts[place], (max(end, value), place), xytext=(5, 0), textcoords="offset points",
+            texts[place], (right, place), xytext=(5, 0), textcoords="offset points",
             va="center", size=8.5, color=INK,
         )  # fmt: skip
     last = len(values)

@@ -594,7 +594,8 @@ async def serve(app: ASGIApp, **options: Any) -> AsyncGenerator[LoopbackServer]:
     The server runs in a thread with its own event loop and installs no signal handlers. ``options``
     are those of ``uvicorn.Config``; ``host`` and ``port`` are fixed. uvicorn logs nothing below
     critical unless ``log_level`` says else; errors that the app raises are kept in ``.errors``.
-    It speaks WebSocket (by the websockets library) unless ``ws`` says else.
+    Its loop is asyncio's own, also beside an installed uvloop, unless ``loop`` says else. It speaks
+    WebSocket (by the websockets library) unless ``ws`` says else.
 
     When the block ends, however it ends, the server stops: WebSockets are closed with code 1012,
     running requests get ``timeout_graceful_shutdown`` seconds (1 unless given), then they are
@@ -628,6 +629,7 @@ async def served(
     options.setdefault("log_config", None)
     options.setdefault("log_level", "critical")
     options.setdefault("access_log", False)
+    options.setdefault("loop", "asyncio")  # "auto" takes an installed uvloop: it sends later
     options.setdefault("ws", _websocket_protocol())
     options.setdefault("timeout_graceful_shutdown", GRACEFUL)
     server = LoopbackServer(app, options, prepare)

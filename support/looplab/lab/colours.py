@@ -13,6 +13,8 @@ CARD = "#ffffff"
 BAR = "#8db3dd"
 RANGE = "#1f4e79"
 BOUND = "#a85408"
+DOUBTFUL = "#cfd6dd"
+"""A change that can't be told from noise."""
 SERIES = ("#1f4e79", "#d1435b", "#2c8a6f", "#a85408", "#7a5ea8")
 SPANS = ("#e69f00", "#009e73", "#8a5fbf")
 """What is held, of Okabe and Ito's colours, which everybody can tell apart."""
@@ -37,6 +39,7 @@ ALL = (
         BAR,
         RANGE,
         BOUND,
+        DOUBTFUL,
     ),
     *(*SERIES, *SPANS, *QUEUES, *HATCHES, TIMED_OUT_INK, MARKED),
 )

@@ -4,10 +4,12 @@ Radio buttons, not a slider: ipywidgets gives a slider's handle no name that can
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from looplab.lab.display import collected, display, show_note
+from looplab.kept import ALL_CHOICES, CHOICES
+from looplab.lab.display import collected, display, show_collected, show_note
 from looplab.lab.errors import LessonError
 
 PATIENCE = 0.15
@@ -107,9 +109,12 @@ async def dial(
     Returns:
         The dial. Turning it cancels the run in progress and starts another.
 
+    Under `course refresh` every choice runs, ``start`` first, and what the others show is kept for
+    the reading site; see :data:`looplab.kept.CHOICES`.
+
     Raises:
         ValueError: ``choices`` is empty or ``start`` is none of them.
-        Exception: what the first run raises.
+        Exception: what the first run raises, and under `course refresh` what any run raises.
     """
     values = list(choices)
     if not values:
@@ -119,10 +124,15 @@ async def dial(
         raise ValueError(f"start is {start!r}; it must be one of {values!r}")
     if name in _open:
         await _open.pop(name).close()
-    await run(first)
+    kept: dict[str, Any] = {}
+    if os.environ.get(ALL_CHOICES):
+        kept[CHOICES] = await _all_choices(name, values, run, values.index(first))
+    else:
+        await run(first)
     turned = _open[name] = Dial(name, values, run, first)
     display(
         {
+            **kept,
             "text/plain": f"A dial: {name}, {values[0]} to {values[-1]}. Run the cell to move it.",
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
@@ -133,3 +143,25 @@ async def dial(
         raw=True,
     )
     return turned
+
+
+async def _all_choices(
+    name: str, values: list[Any], run: Callable[[Any], Awaitable[Any]], start: int
+) -> dict[str, Any]:
+    """Run every choice, show what the run of ``start`` shows, and return what the others show."""
+    with collected() as first:
+        await run(values[start])
+    show_collected(first)
+    results: list[list[dict[str, Any]]] = []
+    for place, value in enumerate(values):
+        with collected() as outputs:
+            if place != start:
+                await run(value)
+        results.append([{key: one[key] for key in ("data", "metadata")} for one in outputs])
+    return {
+        "name": name,
+        "choices": [str(value) for value in values],
+        "start": start,
+        "shown": len(first),
+        "results": results,
+    }

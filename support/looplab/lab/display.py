@@ -59,6 +59,12 @@ def _emit(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
         outputs.append(output)
 
 
+def show_collected(outputs: Sequence[Mapping[str, Any]]) -> None:
+    """Show what :func:`collected` collected, in its order."""
+    for output in outputs:
+        _emit(output["data"], output["metadata"])
+
+
 def _show(text: str, markup: str) -> None:
     _emit({"text/plain": text, "text/html": markup})
 
@@ -80,15 +86,24 @@ def show_note(text: str, *, kind: Kind) -> None:
     _show(f"{mark} {text}", f'<div style="padding:2px 0">{badge}{body}</div>')
 
 
-def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "") -> None:
+def show_table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str = "",
+    data: Mapping[str, Any] | None = None,
+) -> None:
     """Show a table; the first column reads as row headings, the others align to the right.
+
+    ``data`` goes along for programs, by MIME type, and no front end shows it.
 
     Raises ValueError when a row has more or fewer cells than there are headers.
     """
     for row in rows:
         if len(row) != len(headers):
             raise ValueError(f"row {list(row)!r} has {len(row)} cells; {len(headers)} are needed")
-    _show(_plain_table(headers, rows, caption), _html_table(headers, rows, caption))
+    plain, markup = _plain_table(headers, rows, caption), _html_table(headers, rows, caption)
+    _emit({"text/plain": plain, "text/html": markup, **(data or {})})
 
 
 def _plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:

@@ -4,6 +4,7 @@ import math
 import re
 from typing import Any
 
+from looplab.kept import PREDICTION, REVEALED
 from looplab.lab.display import display, show_table
 from looplab.lab.errors import LessonError
 
@@ -53,7 +54,14 @@ class Prediction:
         rows.append(["measured", self._text(measured)])
         if guess is not None and measured:
             rows.append(["you were at", f"{guess / measured:.2f} times the measurement"])
-        show_table([self.question, ""], rows)
+        answer = self.asked | {"measured": float(measured)}
+        show_table([self.question, ""], rows, data={REVEALED: answer})
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The question for programs, as JSON; see :data:`looplab.kept.PREDICTION`."""
+        between = [float(bound) for bound in self.between]
+        return {"question": self.question, "between": between, "unit": self.unit}
 
     def _said(self, guess: float | None) -> str:
         if guess is None:
@@ -131,6 +139,7 @@ def _box(prediction: Prediction, *, typed: str) -> Any:
     display(
         {
             "text/plain": f"{prediction!r} ({asked_for})",
+            PREDICTION: prediction.asked,
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
                 "version_minor": 0,

@@ -170,8 +170,10 @@ def _place(frame: FrameType) -> str:
         from IPython.core.getipython import get_ipython
 
         shell = get_ipython()
-        named = shell.compile.format_code_name(file) if shell is not None else None
-        name = " ".join(named) if named else file
+        if shell is not None and (naming := getattr(shell.compile, "format_code_name", None)):
+            name = " ".join(naming(file) or (file,))
+        elif Path(file).parent.name.startswith("ipykernel_"):  # IPython 7 numbers no cells
+            name = "a cell"
     return f"{name}, line {line}, {frame.f_code.co_name}" + (f": {source}" if source else "")
 
 
@@ -221,9 +223,12 @@ def _text(address: Any) -> str:
 
 def _sockets() -> list[Address]:
     """Return ``(local, remote, status)`` of each internet socket in use."""
+    process = psutil.Process()
+    # psutil 5, which Colab's kernels hold loaded, knows it by its older name
+    name = "net_connections" if hasattr(process, "net_connections") else "connections"
     return [
         (_text(found.laddr), _text(found.raddr), found.status)
-        for found in psutil.Process().net_connections(kind="inet")
+        for found in getattr(process, name)(kind="inet")
         if found.laddr
     ]
 

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import linecache
 from typing import Any
 
 from looplab.publishing.draft import TOP_LEVEL_AWAIT
@@ -30,6 +31,8 @@ def definitions_of(source: str) -> str:
 
 async def run_cell(source: str, names: dict[str, Any], file: str = "<cell>") -> Any:
     """Run a cell as a notebook does, awaits included; return the value of its last expression."""
+    # as a notebook does: what the cell defines can be asked for its source
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     body = ast.parse(source).body
     value = None
     last = body.pop() if body and isinstance(body[-1], ast.Expr) else None

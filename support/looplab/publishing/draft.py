@@ -12,8 +12,6 @@ from looplab.publishing import markdown
 
 YOUR_TITLE = "(a title of your own)"
 PREVIEW = "**You will be able to**"
-# How a lesson begins that is still to be rewritten, and keeps the rules of the first edition.
-FIRST_EDITION = "**You will see**"
 
 # Level-2 headings, in this order. "Predict" may be "## Predict" or "## Predict: how long?";
 # "What breaks" needs its colon and comes once for each failure. Other headings may stand between.
@@ -28,7 +26,6 @@ SKELETON: tuple[str, ...] = (
     "Exercise",
     "Take away",
 )
-SKELETON_OF_FIRST_EDITION = tuple("In practice" if name == "Ship it" else name for name in SKELETON)
 # A second helping is looked up, not read through: sections of any order, each alone.
 SKELETON_OF_DEEPER: tuple[str, ...] = ("Set-up", YOUR_TITLE, "Sources")
 # Lesson 00 shows the instruments: nothing breaks, nothing is shipped.
@@ -40,7 +37,7 @@ SKELETON_OF: dict[str, tuple[str, ...]] = {
         "Exercise",
         "Map of the course",
         "From symptom to lesson",
-        "Three syllabi",
+        "Syllabi",
         "Take away",
     ),
 }
@@ -116,16 +113,10 @@ class Draft:
         return "\n\n".join(parts)
 
     @cached_property
-    def first_edition(self) -> bool:
-        """Whether the lesson is still to be rewritten."""
-        return not self.lesson.deeper and FIRST_EDITION in self.opening
-
-    @cached_property
     def skeleton(self) -> tuple[str, ...]:
         if self.lesson.deeper:
             return SKELETON_OF_DEEPER
-        usual = SKELETON_OF_FIRST_EDITION if self.first_edition else SKELETON
-        return SKELETON_OF.get(self.lesson.number, usual)
+        return SKELETON_OF.get(self.lesson.number, SKELETON)
 
     def section(self, name: str) -> Section | None:
         """Return the first section that the skeleton calls ``name``."""

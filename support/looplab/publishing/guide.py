@@ -18,7 +18,7 @@ from looplab.publishing.index import Index, heading, read_index, syllabi_table
 from looplab.publishing.notebooks import read_notebook
 from looplab.publishing.rules.slides import PRESENTING
 
-SYLLABI = "Three syllabi"
+SYLLABI = "Syllabi"
 
 INTRODUCTION = """\
 A lesson is presented from JupyterLab. `course` stands for `python3 -m uv run course` here, or for

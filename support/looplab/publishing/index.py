@@ -214,7 +214,7 @@ def _stale(project: Project) -> Iterator[tuple[Path, Callable[[], object]]]:
     tables = {
         "## Map of the course": _map_table(index, drafts),
         "## From symptom to lesson": _symptom_table(index, drafts),
-        "## Three syllabi": syllabi_table(index, drafts),
+        "## Syllabi": syllabi_table(index, drafts),
     }
     if _fill_cells(first.cells, tables):
         path = first.lesson.path

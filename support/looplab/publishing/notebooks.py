@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from looplab.kept import CHOICES
 from looplab.project import CourseError
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -62,7 +63,14 @@ def write_notebook(notebook: NotebookNode, path: Path) -> None:
 
     Raises CourseError when the folder cannot be written to.
     """
-    text = notebook_text(notebook)
+    write_text(notebook_text(notebook), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write ``text`` to ``path`` whole or not at all.
+
+    Raises CourseError when the folder cannot be written to.
+    """
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
         draft = Path(name)
@@ -157,6 +165,8 @@ def _clean_output(output: NotebookNode) -> bool:
     for kind, value in output["data"].items():
         if kind.startswith("text/") and isinstance(value, str):
             output["data"][kind] = _steady(value)
+    for results in output["data"].get(CHOICES, {}).get("results", []):
+        results[:] = [one for one in results if _clean_output(one)]
     return bool(output["data"])
 
 

@@ -22,7 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from looplab.kept import ALL_CHOICES
 from looplab.project import CourseError, Lesson, Project
+from looplab.publishing.kept import MAX_BYTES as MAX_KEPT_BYTES
+from looplab.publishing.kept import kept_text, taken_out, write_kept
 from looplab.publishing.notebooks import (
     cleaned,
     cleared,
@@ -100,13 +103,19 @@ def _refresh_one(lesson: Lesson, progress: Progress, cell_timeout: int) -> Run:
         run.faults.append(fault)
         return run
     clean = cleaned(notebook)
-    run.size = len(notebook_text(clean).encode())
     run.faults += notebook_faults(clean)
-    if run.size >= MAX_BYTES:
-        limit = MAX_BYTES // 1000
-        run.faults.append(f"{run.size / 1000:.0f} kB; it must stay under {limit} kB")
+    kept = taken_out(clean)
+    run.size = len(notebook_text(clean).encode())
+    kept_size = len(kept_text(kept).encode())
+    for what, size, most in (
+        ("", run.size, MAX_BYTES),
+        (" kept for the site", kept_size, MAX_KEPT_BYTES),
+    ):
+        if size >= most:
+            run.faults.append(f"{size / 1000:.0f} kB{what}; it must stay under {most // 1000} kB")
     if not run.faults:
         write_notebook(clean, lesson.path)
+        write_kept(kept, lesson.path)
     return run
 
 
@@ -183,11 +192,13 @@ class OwnKernelManager(AsyncKernelManager):
 def _plain_environment() -> Generator[dict[str, str], None, None]:
     """Yield an environment in which a run shows what it shows on every machine.
 
-    No stretched waits, no start-up files or history of the user's own IPython.
+    No stretched waits, no start-up files or history of the user's own IPython; dials run every
+    choice.
     """
     with tempfile.TemporaryDirectory(prefix="course-ipython-") as folder:
         environment = {**os.environ, "IPYTHONDIR": folder, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         environment.pop("COURSE_PACE", None)
+        environment[ALL_CHOICES] = "1"
         yield environment
 
 

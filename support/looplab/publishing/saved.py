@@ -10,7 +10,9 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from looplab.kept import CHOICES
 from looplab.project import CourseError
+from looplab.publishing.kept import kept_faults
 from looplab.publishing.notebooks import (
     ADDRESS,
     KERNEL_FILE,
@@ -45,6 +47,7 @@ def saved_faults(path: Path) -> list[str]:
     if not faults:
         faults += _invalid(notebook)
     faults += notebook_faults(notebook)
+    faults += kept_faults(notebook, path)
     if size >= MAX_BYTES:
         faults.append(f"too large: {size / 1000:.0f} kB; it must stay under {MAX_BYTES // 1000} kB")
     return faults
@@ -150,11 +153,13 @@ def outputs(notebook: NotebookNode) -> Iterator[tuple[NotebookNode, NotebookNode
 
 def readable_text(output: NotebookNode) -> str:
     """Return what a reader may read in ``output``: streams and text, without encoded pictures."""
-    if output["output_type"] == "stream":
+    if output.get("output_type") == "stream":
         return output["text"]
     parts = [
         value
         for kind, value in output.get("data", {}).items()
         if kind.startswith("text/") and isinstance(value, str)
     ]
+    for results in output.get("data", {}).get(CHOICES, {}).get("results", []):
+        parts += map(readable_text, results)
     return DATA_URL.sub("", "\n".join(parts))

@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator
 from types import CoroutineType, TracebackType
@@ -27,6 +28,7 @@ from redis.backoff import NoBackoff
 
 URL_VARIABLE: Final = "REDIS_URL"
 CONNECT_WITHIN: Final = 5.0  # seconds
+EMPTY_AFTER: Final = 0.01  # seconds before a served fake answers that there is nothing
 
 # fmt: off
 _FIRST_IS_KEY: Final = frozenset((
@@ -251,7 +253,11 @@ async def serve_redis() -> AsyncGenerator[str]:
 
 
 def _answering(handler: Any) -> Any:
-    """Return fakeredis's handler, mended: by itself it ends a connection after an error reply."""
+    """Return fakeredis's handler with two fixes.
+
+    By itself it ends a connection after an error reply. And an XREADGROUP with COUNT and BLOCK that
+    finds nothing is answered at once, so that a worker would ask without a pause.
+    """
 
     class Answering(handler):
         def setup(self) -> None:
@@ -260,9 +266,12 @@ def _answering(handler: Any) -> Any:
 
             def read_response(*args: Any, **options: Any) -> Any:
                 try:
-                    return read(*args, **options)
+                    answer = read(*args, **options)
                 except redis.exceptions.ResponseError as error:
                     return error
+                if answer == {}:
+                    time.sleep(EMPTY_AFTER)
+                return answer
 
             self.current_client.read_response = read_response
 

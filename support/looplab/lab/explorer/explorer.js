@@ -16,7 +16,8 @@ const ROWS_IN_TABLE = 200;
 
 // ---------------------------------------------------------------- words
 
-const thousands = number => number.toLocaleString("en-US");
+const inEnglish = new Intl.NumberFormat("en-US", { maximumFractionDigits: 2 });
+const thousands = number => inEnglish.format(number);
 
 function lasting(micro) {
     if (micro >= 5e6) return `${(micro / 1e6).toFixed(1)} s`;
@@ -33,7 +34,8 @@ function moment(micro) {
 // ---------------------------------------------------------------- data
 
 async function unpacked(text) {
-    const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+    const letters = atob(text), bytes = new Uint8Array(letters.length);
+    for (let place = 0; place < letters.length; place++) bytes[place] = letters.charCodeAt(place);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Response(stream).json();
 }
@@ -333,7 +335,9 @@ class Explorer {
         const root = this.host.shadowRoot ?? this.host.attachShadow({ mode: "open" });
         root.replaceChildren();
         const first = this.panels[0];
-        const heading = this.panels.length > 1 ? this.panels.map(panel => panel.title).join("  ·  ") : first.title;
+        const count = this.panels.length;
+        const heading = count > 1 ? `${count} runs on one time axis` : first.title;
+        const titles = this.panels.map(panel => panel.title).join(", ");
         const holds = this.panels.reduce((sum, panel) => sum + [...panel.bands.values()].flat().length, 0);
         const button = (label, text, act, options = {}) =>
             element("button", { type: "button", "aria-label": label, title: label, onclick: act, ...options }, ...[text].flat());
@@ -351,7 +355,7 @@ class Explorer {
         this.axis = element("div", { class: "axis", "aria-hidden": "true" }, this.ticks);
         this.canvas = element("canvas", { "aria-hidden": "true" });
         this.grid = element("div", {
-            class: "rows", role: "treegrid", "aria-label": `Lanes over time: ${heading}`,
+            class: "rows", role: "treegrid", "aria-label": `Lanes over time: ${titles}`,
             "aria-describedby": "keys-short",
         });
         this.space = this.grid;
@@ -513,7 +517,7 @@ class Explorer {
 
     timeAt(event) {
         const box = this.canvas.getBoundingClientRect();
-        return this.view[0] + (event.clientX - box.left) / this.wide * (this.view[1] - this.view[0]);
+        return this.view[0] + (event.clientX - box.left) / box.width * (this.view[1] - this.view[0]);
     }
 
     onWheel(event) {
@@ -808,7 +812,8 @@ class Explorer {
 
     barAt(event) {
         const box = this.canvas.getBoundingClientRect();
-        const x = event.clientX - box.left, y = event.clientY - box.top + this.scroll.scrollTop;
+        const scale = this.wide / box.width; // slides are shown scaled
+        const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale + this.scroll.scrollTop;
         const row = this.rowAt(y);
         if (!row || row.level < 0) return null;
         if (row.kind === "group") {
@@ -957,8 +962,8 @@ class Explorer {
         const box = chart.getBoundingClientRect();
         const wide = card.offsetWidth, high = card.offsetHeight;
         const from = this.labels + Math.max(0, Math.min(this.x(bar.from), this.wide)), to = this.labels + Math.max(0, Math.min(this.x(bar.to), this.wide));
-        const wanted = event ? event.x - box.left + 14 : Math.min(from + 8, (from + to) / 2);
-        const left = Math.max(0, Math.min(wanted, box.width - wide));
+        const wanted = event ? (event.x - box.left) * chart.offsetWidth / box.width + 14 : Math.min(from + 8, (from + to) / 2);
+        const left = Math.max(0, Math.min(wanted, chart.offsetWidth - wide));
         const top = scroll.offsetTop + row.top - scroll.scrollTop;
         const foot = top + row.height + 6;
         const above = top - high - 6;
@@ -1024,7 +1029,7 @@ class Explorer {
                 if (seen.has(key) || seen.size > 400) continue;
                 seen.add(key);
                 pen.font = `${entry.kind === "turn" ? 12 : 13}px ${FONT}`;
-                widest = Math.max(widest, pen.measureText(label).width + indent(entry.level) + 30);
+                widest = Math.max(widest, pen.measureText(label).width + indent(entry.level) + 38);
             }
             this.labels = Math.round(Math.min(Math.max(widest, 70), width * (width < 520 ? 0.36 : 0.4)));
             this.live.style.setProperty("--labels", `${this.labels}px`);

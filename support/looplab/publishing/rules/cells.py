@@ -36,7 +36,6 @@ class Limits:
 
 LIMITS = Limits(cells=(20, 40), lines=15, folded_lines=25, median=6, words=1_800)
 LIMITS_OF_DEEPER = Limits(cells=(6, 60), lines=15, folded_lines=25, median=8, words=2_400)
-LIMITS_OF_FIRST_EDITION = Limits(cells=(20, 60), lines=25, folded_lines=25, median=10, words=1_800)
 MAX_COLUMNS = 80
 
 IDENTITY = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
@@ -105,9 +104,7 @@ def sizes(draft: Draft) -> Iterator[str]:
 
 def limits_of(draft: Draft) -> Limits:
     """Return the ceilings for a lesson, or for a second helping."""
-    if draft.lesson.deeper:
-        return LIMITS_OF_DEEPER
-    return LIMITS_OF_FIRST_EDITION if draft.first_edition else LIMITS
+    return LIMITS_OF_DEEPER if draft.lesson.deeper else LIMITS
 
 
 def pictures(draft: Draft) -> Iterator[str]:

@@ -10,7 +10,6 @@ from nbformat import NotebookNode
 
 from looplab.publishing import markdown
 from looplab.publishing.draft import (
-    FIRST_EDITION,
     PREVIEW,
     YOUR_TITLE,
     Draft,
@@ -59,7 +58,7 @@ def title_and_hook(draft: Draft) -> Iterator[str]:
         return
     if not any(line.startswith("From the card:") for line in lines):
         yield "the first cell must have a line 'From the card: ...' that names the snippets"
-    elif not draft.first_edition and not markdown.code_lines(draft.opening):
+    elif not markdown.code_lines(draft.opening):
         yield "the opening must show the card's own snippet, a few lines"
 
 
@@ -105,15 +104,14 @@ def opening(draft: Draft) -> Iterator[str]:
         if draft.lesson.other_helping.name not in linked_lessons(text):
             yield f"the opening must link to the lesson, {draft.lesson.other_helping.path.name}"
         return
-    begins = FIRST_EDITION if draft.first_edition else PREVIEW
-    if not re.search(rf"^{re.escape(begins)}", text, re.MULTILINE):
+    if not re.search(rf"^{re.escape(PREVIEW)}", text, re.MULTILINE):
         yield f"before the first section a line must begin with {PREVIEW}"
     bullets = markdown.bullets(text)
     if not 1 <= bullets <= MAX_BULLETS:
         yield f"the opening has {bullets} bullets; it must have 1 to {MAX_BULLETS}"
     if minutes(draft) is None:
         yield "the opening must state the time as 'NN minutes'"
-    elif not draft.first_edition and draft.section("Exercise") and exercise_minutes(draft) is None:
+    elif draft.section("Exercise") and exercise_minutes(draft) is None:
         yield "the opening must state 'NN for the exercise', which comes on top of the minutes"
     if not markdown.has_table(text):
         yield "the opening must hold the prerequisites as a table"
@@ -132,7 +130,7 @@ def set_up(draft: Draft) -> Iterator[str]:
         yield "the cell with the tag setup must stand under '## Set-up'"
     if "start()" not in tagged[0]["source"]:
         yield "the set-up cell must call start()"
-    if not draft.first_edition and not _starts_folded(tagged[0]):
+    if not _starts_folded(tagged[0]):
         yield f"{tagged[0]['id']} is the set-up; set jupyter.source_hidden in it"
 
 

@@ -1,4 +1,4 @@
-"""The reading site: the lessons as they were saved, as static pages.
+"""The site's sources and Sphinx's run over them.
 
 MyST-NB reads the saved outputs and executes nothing; nothing is fetched while the site is built,
 and its pages ask no other host for anything.
@@ -14,25 +14,31 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nbformat import NotebookNode
-
 from looplab.project import CourseError, Lesson, Project
-from looplab.publishing.draft import Draft, slide_type
+from looplab.publishing.draft import Draft
+from looplab.publishing.links import without_badges
 from looplab.publishing.notebooks import read_notebook, write_notebook
-from looplab.publishing.saved import outputs, saved_faults
+from looplab.publishing.saved import saved_faults
 
 TITLE = "Async patterns for FastAPI"
 LEAD_ENDS = "## Ways in"
 SYMPTOMS = "symptoms"
 MARK = ".course-site"
-FOLDED = {"setup": "hide-input", "solution": "hide-input", "hygiene": "hide-input"}
 SETTINGS: dict[str, Any] = {
     "project": TITLE,
+    "author": "",
     "html_title": TITLE,
     "extensions": ["myst_nb"],
     "html_theme": "sphinx_book_theme",
     "html_static_path": ["_static"],
     "html_css_files": ["course.css"],
+    # no ES modules: a browser refuses them on a page that was opened from a file
+    "html_js_files": [
+        ("predictions.js", {"defer": "defer"}),
+        ("dials.js", {"defer": "defer"}),
+        ("explorer.js", {"defer": "defer"}),
+    ],
+    "html_context": {"default_mode": "auto"},
     "html_copy_source": False,
     "html_show_sourcelink": False,
     "html_show_copyright": False,
@@ -52,14 +58,9 @@ SETTINGS: dict[str, Any] = {
         "navbar_persistent": [],
     },
 }
-STYLE = """\
-/* A wide table scrolls by itself; the page never scrolls sideways. */
-.bd-article table { display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
-.bd-article img { max-width: 100%; height: auto; }
-.bd-article code { overflow-wrap: anywhere; }
-/* The theme keeps each word of inline code in one line. */
-.bd-article code.literal .pre { white-space: pre-wrap; }
-"""
+STATIC = Path(__file__).with_name("static")
+TOGGLE = ' aria-label="Toggle hidden content"'
+"""What MyST-NB calls every fold, whatever the fold itself says."""
 
 
 def build_site(project: Project, target: Path) -> str:
@@ -75,6 +76,7 @@ def build_site(project: Project, target: Path) -> str:
         work = Path(folder)
         _write_sources(project, lessons, work / "source")
         _run_sphinx(work / "source", work / "site", work / "doctrees")
+        _let_folds_say_what_they_hold(work / "site")
         (work / "site" / MARK).write_text("Made by `course site`; it is replaced as a whole.\n")
         if target.exists():
             shutil.rmtree(target)
@@ -89,7 +91,7 @@ def _require_sound(lessons: list[Lesson]) -> None:
     if faults:
         stale = sorted({fault.partition(":")[0] for fault in faults})
         raise CourseError(
-            "\n".join([*faults, f"Mend them first with `course refresh {' '.join(stale)}`."])
+            "\n".join([*faults, f"Fix them first with `course refresh {' '.join(stale)}`."])
         )
 
 
@@ -106,39 +108,23 @@ def _require_ours(project: Project, target: Path) -> None:
 
 
 def _write_sources(project: Project, lessons: list[Lesson], source: Path) -> None:
-    (source / "_static").mkdir(parents=True)
-    (source / "_static" / "course.css").write_text(STYLE, encoding="utf-8")
+    # imports the lab, which other verbs do without
+    from looplab.lab.explorer import script
+    from looplab.publishing.site.page import page_of
+
+    source.mkdir()
+    shutil.copytree(STATIC, source / "_static")
+    (source / "_static" / "explorer.js").write_text(script(), encoding="utf-8")
     drafts = [Draft(lesson, read_notebook(lesson.path)) for lesson in lessons]
-    readme = (project.root / "README.md").read_text(encoding="utf-8")
+    readme = without_badges((project.root / "README.md").read_text(encoding="utf-8"))
     (source / "index.md").write_text(_index(readme, drafts), encoding="utf-8")
     (source / f"{SYMPTOMS}.md").write_text(_symptoms(drafts[0]), encoding="utf-8")
     for draft in drafts:
-        write_notebook(_readable(draft.notebook), source / draft.lesson.path.name)
+        write_notebook(page_of(draft.lesson), source / draft.lesson.path.name)
     for picture in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", readme):
         if "://" not in picture:
             (source / picture).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(project.root / picture, source / picture)
-
-
-def _readable(notebook: NotebookNode) -> NotebookNode:
-    """Return the notebook without notes, with its pictures' words, and its side-shows folded."""
-    # imports the lab, which other verbs do without
-    from looplab.lab.display import PICTURE_WIDTH, picture_markup
-
-    notebook["cells"] = [cell for cell in notebook["cells"] if slide_type(cell) != "notes"]
-    for cell in notebook["cells"]:
-        tags = cell["metadata"].get("tags", [])
-        for tag, fold in FOLDED.items():
-            if tag in tags and fold not in tags:
-                cell["metadata"]["tags"] = tags = [*tags, fold]
-    for _, output in outputs(notebook):
-        data = output.get("data", {})
-        if "image/png" in data and "text/html" not in data:
-            told = output.get("metadata", {}).get("image/png", {})
-            words, width = str(told.get("alt", "")), told.get("width", PICTURE_WIDTH)
-            encoded = "".join(data.pop("image/png").split())
-            data["text/html"] = picture_markup(encoded, words, width)
-    return notebook
 
 
 def _index(readme: str, drafts: list[Draft]) -> str:
@@ -184,6 +170,12 @@ def _run_sphinx(source: Path, site: Path, doctrees: Path) -> None:
     told = _told(run.stderr, source)
     if run.returncode or told:
         raise CourseError(f"The site is not whole:\n{told}")
+
+
+def _let_folds_say_what_they_hold(site: Path) -> None:
+    for page in site.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace(TOGGLE, ""), encoding="utf-8")
 
 
 def _told(warnings: str, source: Path) -> str:

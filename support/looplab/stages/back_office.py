@@ -1,0 +1,273 @@
+"""Lesson 15's stage: where orders come in, and a Redis, a bank, a mailer and worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Final, Self
+from uuid import UUID, uuid4
+
+import httpx
+import redis.asyncio
+from fastapi import FastAPI
+from redis.exceptions import RedisError
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import ASGIApp
+from taskiq import AsyncBroker
+from taskiq.api import run_receiver_task
+from taskiq_redis import ListRedisScheduleSource
+
+from looplab.lab import caught_leaks, in_process, mark, ms, serve, show_table, span
+from looplab.shop import Shop
+from looplab.shop.models import Order
+from looplab.shop.newcomers import open_mailer
+from looplab.shop.partners import Mailer, PaymentService
+from looplab.shop.pools import open_pool
+from looplab.shop.redis import serve_redis
+from looplab.stages.settling import Worker
+
+RUSH: Final = ("", "last answer after", "last invoice after", "invoices at once")
+PRICE: Final = 1_999  # cents
+
+
+@dataclass(frozen=True, slots=True)
+class FrontDesk:
+    """Where orders come in: a shop with two connections, and a mailer in this process.
+
+    Attributes:
+        shop: the shop; `shop.sessions()` opens a session.
+        mailer: takes the invoices, each in the time that `open` was given.
+        mail: a client of the mailer.
+        buyer: who orders.
+    """
+
+    shop: Shop
+    mailer: Mailer
+    mail: httpx.AsyncClient
+    buyer: UUID
+
+    @classmethod
+    async def open(cls, *, invoice: float) -> Self:
+        """Open it; an invoice takes `invoice` seconds. Close it in the end."""
+        mailer, mail = open_mailer(latency=invoice)
+        shop = await open_pool(2)
+        return cls(shop, mailer, mail, (await shop.users.get_batch(0, 1))[0].id)
+
+    async def place_order(self, session: AsyncSession) -> Order:
+        """Add an order, commit it, and refresh it, as FastAPI's tutorial does."""
+        order = Order(user_id=self.buyer, total=PRICE)
+        session.add(order)
+        await session.commit()
+        await session.refresh(order)
+        return order
+
+    async def send_invoice(self, order_id: UUID) -> None:
+        """Mail an order's invoice. Raises httpx.HTTPStatusError when the mailer refuses."""
+        with span("invoice"):
+            letter = {"to": f"{order_id}@x.test", "subject": "Invoice"}
+            (await self.mail.post("/send", json=letter)).raise_for_status()
+
+    async def close(self) -> None:
+        """Close the shop and the mailer's client."""
+        await self.mail.aclose()
+        await self.shop.close()
+
+
+def app_with(endpoint: Callable[..., Awaitable[Any]]) -> FastAPI:
+    """Return an app that answers POST /orders by `endpoint`."""
+    app = FastAPI()
+    app.add_api_route("/orders", endpoint, methods=["POST"])
+    return app
+
+
+async def one_order(app: ASGIApp) -> None:
+    """Send one order, mark when it is answered, and return when the app has done everything."""
+    async with in_process(app, wait_for_background=False) as client:
+        (await client.post("/orders")).raise_for_status()
+        mark("answered")
+
+
+delivered: list[str] = []
+"""The orders that `deliver` has delivered; clear it to begin anew."""
+
+
+async def deliver(order_id: str) -> None:
+    """Deliver an order, which takes 700 ms."""
+    await asyncio.sleep(ms(700))
+    delivered.append(order_id)
+
+
+async def refuse(order_id: str) -> None:
+    """Raises LookupError: there is nowhere to deliver to."""
+    raise LookupError("no such address")
+
+
+class BackOffice:
+    """Served on loopback: a Redis with a queue of its own, a bank and a mailer.
+
+    `await BackOffice.open(...)` opens one, and closes the one that was open before, so that a cell
+    may run twice.
+
+    Attributes:
+        redis_url: the address of REDIS_URL's server, or of a fake that is served in a thread.
+        queue: the name of the queue, which no other has. What stands under it is deleted on close.
+        bank, mailer: the partners; `bank.charges` and `mailer.sent` tell what they have done.
+        addresses: where the partners answer, by "bank" and "mailer".
+        workers: the worker processes.
+    """
+
+    _open: BackOffice | None = None
+
+    def __init__(self) -> None:
+        self.queue = f"course:{uuid4().hex}:jobs"
+        self.redis_url = ""
+        self.bank = PaymentService()
+        self.mailer = Mailer()
+        self._stack = AsyncExitStack()
+        self.addresses: dict[str, str] = {}
+        self.workers: list[Worker] = []
+
+    @classmethod
+    async def open(cls, *, given_up_after: float, workers: int = 2) -> Self:
+        """Open one, whose workers load and wait for their `begin`.
+
+        A worker leaves a job to another one that hasn't finished it `given_up_after` seconds after
+        it took it. Raises what `serve` raises when a server can't start.
+        """
+        if cls._open is not None:
+            await cls._open.close()
+        office = cls()
+        async with office._stack:
+            office.redis_url = await office._stack.enter_async_context(serve_redis())
+            bank = await office._stack.enter_async_context(serve(office.bank.app))
+            mailer = await office._stack.enter_async_context(serve(office.mailer.app))
+            office._stack = office._stack.pop_all()
+        cls._open = office
+        office.addresses = {"bank": bank.url, "mailer": mailer.url}
+        for _ in range(workers):
+            worker = Worker(
+                office.redis_url, office.queue, given_up_after=given_up_after, **office.addresses
+            )
+            office.workers.append(worker)
+        return office
+
+    async def close(self) -> None:
+        """End the workers and the servers and delete the queue; closing again does nothing."""
+        if BackOffice._open is self:
+            BackOffice._open = None
+        for worker in self.workers:
+            await worker.kill()
+        self.mailer.release()
+        self.bank.release()
+        self.workers.clear()
+        with suppress(RedisError, OSError):
+            async with redis.asyncio.Redis.from_url(self.redis_url) as client:
+                keys = [key async for key in client.scan_iter(match=f"*{self.queue}*")]
+                if keys:
+                    await client.delete(*keys)
+        await self._stack.aclose()
+
+    async def outcome(self, client: httpx.AsyncClient, order_id: str) -> str:
+        """Send an order, ask for its job until that has ended, and return how it did.
+
+        The app answers POST /orders/ORDER by ``{"job": JOB}`` and GET /jobs/JOB by a "status".
+        """
+        answer = await client.post(f"/orders/{order_id}")
+        path = "/jobs/" + answer.raise_for_status().json()["job"]
+        status = "waiting"
+        while status == "waiting":
+            await asyncio.sleep(ms(20))
+            status = (await client.get(path)).raise_for_status().json()["status"]
+        return status
+
+
+@dataclass(frozen=True, slots=True)
+class Rush:
+    """Many orders in one moment. Times are in seconds since the first.
+
+    Attributes:
+        answered: when the last of them had its answer.
+        mailed: when the mailer had taken the last invoice.
+        at_once: the most invoices that the mailer had in hand at a time.
+    """
+
+    answered: float
+    mailed: float
+    at_once: int
+
+
+def show_rushes(rushes: Mapping[str, Rush]) -> None:
+    """Show a table of rushes by name."""
+    rows = []
+    for name, one in rushes.items():
+        times = (f"{seconds * 1000:.0f} ms" for seconds in (one.answered, one.mailed))
+        rows.append([name, *times, str(one.at_once)])
+    show_table(RUSH, rows)
+
+
+async def rush(app: ASGIApp, mailer: Mailer, *, orders: int = 10) -> Rush:
+    """Send so many orders at once and wait until each has its answer and its invoice.
+
+    One order goes ahead, to warm everything up; it isn't counted, and nor is what the mailer had
+    before. Raises httpx.HTTPStatusError when an order is refused, and what a background task
+    raises.
+    """
+    async with in_process(app, wait_for_background=False) as client:
+        (await client.post("/orders")).raise_for_status()
+    mailer.reset()
+    began = perf_counter()
+    async with in_process(app, wait_for_background=False) as client:
+        answers = await asyncio.gather(*(client.post("/orders") for _ in range(orders)))
+        answered = perf_counter() - began
+        for answer in answers:
+            answer.raise_for_status()
+    return Rush(answered, perf_counter() - began, mailer.peak_in_flight)
+
+
+@asynccontextmanager
+async def working(broker: AsyncBroker, *others: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Run a worker of `broker`, and `others`, as tasks of this process for the length of a block.
+
+    What they have in hand ends with them, as it would in a process that is killed, and the broker
+    is shut down. On Python 3.11 `asyncio.wait_for` may drop a cancellation that comes as its wait
+    ends (CPython issue 86296). redis-py waits by it, and taskiq cancels the read of its queue only
+    once. So what is left is cancelled until it heeds, that read included. taskiq-redis leaves
+    pipelines unclosed, which are not the lesson's to close.
+    """
+    with caught_leaks():
+        before = asyncio.all_tasks()
+        loops = (run_receiver_task(broker, run_startup=True), *others)
+        tasks = {asyncio.create_task(loop) for loop in loops}
+        try:
+            yield
+        finally:
+            while pending := {one for one in tasks | _made_by_taskiq(before) if not one.done()}:
+                for task in pending:
+                    task.cancel()
+                await asyncio.wait(pending, timeout=ms(50))
+            await broker.shutdown()
+
+
+def _made_by_taskiq(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Return the jobs in hand and the reads of a queue that have begun since."""
+    found = set()
+    for task in asyncio.all_tasks() - before:
+        coroutine = task.get_coro()
+        is_job = getattr(coroutine, "__qualname__", "") == "Receiver.callback"
+        if is_job or type(coroutine).__name__ == "async_generator_asend":
+            found.add(task)
+    return found
+
+
+class ScheduleSource(ListRedisScheduleSource):
+    """taskiq-redis's source of schedules, which closes its connections on shutdown.
+
+    That of taskiq-redis 1.2 leaves them open.
+    """
+
+    async def shutdown(self) -> None:
+        """Close the connections."""
+        await self._connection_pool.disconnect()

@@ -1,0 +1,447 @@
+"""What lesson 15 ships, attacked: errors, hangs, kills, shutdowns, a Redis that is away or real."""
+
+import ast
+import asyncio
+import inspect
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis.asyncio
+from fastapi import BackgroundTasks, Depends, FastAPI, Request
+from taskiq.exceptions import SendTaskError
+
+from looplab.lab import in_process, serve, until
+from looplab.project import Project
+from looplab.publishing.notebooks import read_notebook
+from looplab.shop.newcomers import Reports
+from looplab.shop.redis import URL_VARIABLE
+from looplab.stages import settling
+from looplab.stages.back_office import BackOffice, FrontDesk, app_with, one_order
+
+pytestmark = pytest.mark.anyio
+
+GIVEN_UP = 0.5  # seconds
+PATIENCE = 30  # seconds that a job may take on a busy machine
+
+
+@pytest.fixture
+async def background(cells_of: Callable[[str], Any]) -> dict[str, Any]:
+    names = await cells_of("15").define("setup", "background-class", "background-lifespan")
+    names["log"] = logging.getLogger("shop")
+    names["reports"] = Reports("shop")
+    return names
+
+
+@pytest.fixture
+async def open_office() -> AsyncGenerator[Callable[..., Any]]:
+    opened: list[BackOffice] = []
+
+    async def opens(**settings: Any) -> BackOffice:
+        settings = {"given_up_after": GIVEN_UP} | settings
+        opened.append(await BackOffice.open(**settings))
+        return opened[-1]
+
+    yield opens
+    for office in opened:
+        await office.close()
+
+
+@asynccontextmanager
+async def jobs_of(office: BackOffice) -> AsyncGenerator[Any]:
+    """Yield a broker, started, that knows both jobs."""
+    broker = settling.make_broker(office.redis_url, office.queue)
+    settling.register_jobs(broker)
+    await broker.startup()
+    try:
+        yield broker
+    finally:
+        await broker.shutdown()
+
+
+def kiq(broker: Any, name: str, *arguments: Any) -> Any:
+    return broker.find_task(name).kiq(*arguments)
+
+
+# ---------------------------------------------------------------- the stage is the lesson
+
+
+def bare(function: ast.AST) -> str:
+    """Return a function's source without its docstring and its hints."""
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    names = [argument.arg for argument in function.args.args]
+    return "\n".join([function.name, *names, *map(ast.unparse, body)])
+
+
+@pytest.mark.parametrize(
+    ("cell", "name"),
+    [
+        ("queue-broker", "make_broker"),
+        ("queue-job", "settle_with_new_keys"),
+        ("twice-job", "settle"),
+    ],
+)
+def test_what_the_worker_does_is_what_the_lesson_shows(cell: str, name: str) -> None:
+    notebook = read_notebook(Project.here().lesson("15").path)
+    source = next(one["source"] for one in notebook["cells"] if one["id"] == cell)
+    shown = next(one for one in ast.walk(ast.parse(source)) if getattr(one, "name", "") == name)
+    run = ast.parse(inspect.getsource(getattr(settling, name))).body[0]
+    assert bare(shown) == bare(run)
+
+
+# ---------------------------------------------------------------- in one process
+
+
+async def test_ten_jobs_wait_for_slots_and_one_that_hangs_is_given_up(
+    background: dict[str, Any],
+) -> None:
+    at_once = most = 0
+
+    async def busy() -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.01)
+        at_once -= 1
+
+    background["ms"] = lambda _: 0.3
+    async with asyncio.TaskGroup() as group:
+        jobs = background["Background"](group, at_once=2)
+        for _ in range(10):
+            jobs.start(busy)
+        jobs.start(asyncio.Event().wait)
+    assert most == 2
+    assert background["reports"].errors == [TimeoutError]
+
+
+async def test_a_job_that_cancels_itself_takes_no_other_with_it(background: dict[str, Any]) -> None:
+    done = []
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async def works() -> None:
+        await asyncio.sleep(0.01)
+        done.append("works")
+
+    async with asyncio.TaskGroup() as group:
+        jobs = background["Background"](group)
+        for job in (cancelled, works):
+            jobs.start(job)
+    assert done == ["works"]
+
+
+async def test_jobs_outlive_the_request_that_started_them_and_its_client(
+    background: dict[str, Any],
+) -> None:
+    done = []
+
+    async def works() -> None:
+        await asyncio.sleep(0.2)
+        done.append("works")
+
+    app = FastAPI(lifespan=background["lifespan"])
+
+    @app.get("/orders")
+    async def order(request: Request) -> None:
+        request.state.background.start(works)
+        await asyncio.sleep(60)
+
+    async with serve(app) as server, server.client() as client:
+        call = asyncio.create_task(client.get("/orders"))
+        await until(lambda: server.running_requests == 1)
+        await asyncio.sleep(0.05)
+        call.cancel()
+        await asyncio.wait({call})
+    assert done == ["works"]
+
+
+async def test_an_error_of_a_job_is_reported_once_with_its_arguments(
+    background: dict[str, Any],
+) -> None:
+    async def fails(number: int) -> None:
+        raise LookupError(f"order {number}")
+
+    async with asyncio.TaskGroup() as group:
+        background["Background"](group).start(fails, 7)
+    (line,) = background["reports"].lines
+    assert "fails(7,) failed: LookupError: order 7" in line
+
+
+async def test_a_dependency_with_yield_is_closed_after_the_background_task_unless_scoped() -> None:
+    steps: list[str] = []
+
+    async def dependency() -> AsyncGenerator[None]:
+        yield
+        steps.append("closed")
+
+    async def work() -> None:
+        steps.append("worked")
+
+    for scope in (None, "function"):
+        app = FastAPI()
+
+        async def order(
+            tasks: BackgroundTasks,
+            _: Any = Depends(dependency, scope=scope),  # noqa: B008
+        ) -> None:
+            tasks.add_task(work)
+
+        app.add_api_route("/orders", order, methods=["POST"])
+        async with in_process(app) as client:
+            await client.post("/orders")
+    assert steps == ["worked", "closed", "closed", "worked"]
+
+
+async def test_while_an_invoice_is_mailed_a_connection_is_held_unless_the_session_is_brief(
+    cells_of: Callable[[str], Any],
+) -> None:
+    cells = cells_of("15")
+    names = await cells.run("setup")
+    names["desk"] = desk = await FrontDesk.open(invoice=0.2)
+    await cells.run("naive-session", "pattern-app")
+    brief = Depends(names["get_session"], scope="function")
+    names["Brief"] = names["Annotated"][names["AsyncSession"], brief]
+    await cells.define("compare")
+    held = {}
+    for name in ("answer_first", "let_go_first"):
+        ordering = asyncio.create_task(one_order(app_with(names[name])))
+        await until(lambda: desk.mailer.in_flight == 1)
+        held[name] = desk.shop.checked_out
+        await ordering
+    await desk.close()
+    assert held == {"answer_first": 1, "let_go_first": 0}
+
+
+# ---------------------------------------------------------------- the queue
+
+
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.redis)])
+def each_redis(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the queue is: the fake, then a real server."""
+    if request.param == "server":
+        monkeypatch.setenv(URL_VARIABLE, request.getfixturevalue("redis_server"))
+    else:
+        monkeypatch.delenv(URL_VARIABLE, raising=False)
+    return request.param
+
+
+async def test_a_killed_workers_jobs_are_done_again_and_only_the_orders_key_charges_once(
+    each_redis: str, open_office: Callable[..., Any]
+) -> None:
+    office = await open_office()
+    first, second = office.workers
+    async with jobs_of(office) as broker:
+        office.mailer.hang = True
+        await first.begin()
+        kim = await kiq(broker, "settle_with_new_keys", "kim", 1)
+        lou = await kiq(broker, "settle", "lou", 1)
+        await until(lambda: office.mailer.in_flight >= 2)
+        await first.kill()
+        office.mailer.hang = False
+        await second.begin()
+        await asyncio.sleep(GIVEN_UP)
+        await kiq(broker, "settle", "max", 1)
+        for job in (kim, lou):
+            assert not (await job.wait_result(timeout=PATIENCE)).is_err
+        paid = [order.order_id for order in office.bank.charges]
+    assert paid.count("kim") >= 2  # on a slow machine, the second attempt may be given up as well
+    assert paid.count("lou") == 1
+
+
+async def test_nothing_of_the_queue_is_left_on_a_server(
+    redis_server: str, open_office: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, redis_server)
+    office = await open_office(workers=1)
+    async with jobs_of(office) as broker:
+        await office.workers[0].begin()
+        job = await kiq(broker, "settle", "ada", 1)
+        await job.wait_result(timeout=PATIENCE)
+        async with redis.asyncio.Redis.from_url(redis_server) as client:
+            found = [key async for key in client.scan_iter(match=f"*{office.queue}*")]
+            assert found
+            await office.close()
+            left = [key async for key in client.scan_iter(match=f"*{office.queue}*")]
+    assert left == []
+
+
+async def test_on_a_server_an_abandoned_job_waits_until_a_new_one_comes(
+    redis_server: str, open_office: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, redis_server)
+    office = await open_office()
+    first, second = office.workers
+    async with jobs_of(office) as broker:
+        office.mailer.hang = True
+        await first.begin()
+        lou = await kiq(broker, "settle", "lou", 1)
+        await until(lambda: office.mailer.in_flight == 1)
+        await first.kill()
+        office.mailer.hang = False
+        office.mailer.reset()
+        await second.begin()
+        await asyncio.sleep(4 * GIVEN_UP + 2)  # two of the worker's looks, of 2 s each at most
+        assert not await lou.is_ready()
+        await kiq(broker, "settle", "max", 1)
+        assert (await lou.wait_result(timeout=PATIENCE)).return_value == 1
+
+
+async def test_jobs_that_came_before_the_first_worker_and_before_startup_are_done(
+    each_redis: str, open_office: Callable[..., Any]
+) -> None:
+    office = await open_office(workers=1)
+    broker = settling.make_broker(office.redis_url, office.queue)
+    settling.register_jobs(broker)
+    job = await kiq(broker, "settle", "early", 1)
+    await office.workers[0].begin()
+    assert (await job.wait_result(timeout=PATIENCE)).return_value == 1
+    await broker.shutdown()
+
+
+async def test_a_job_that_hangs_is_ended_by_its_time_out_and_tried_three_times(
+    open_office: Callable[..., Any],
+) -> None:
+    office = await open_office(given_up_after=60, workers=1)
+    async with jobs_of(office) as broker:
+        office.mailer.hang = True
+        await office.workers[0].begin()
+        task = broker.find_task("settle")
+        job = await task.kicker().with_labels(timeout=0.5).kiq("ada", 1)
+        result = await job.wait_result(timeout=PATIENCE)
+        assert result.is_err
+        assert isinstance(result.error, TimeoutError)
+        assert int(result.labels["_retries"]) == 2  # after the first attempt
+        assert len(office.bank.charges) <= 1
+
+
+@pytest.fixture
+async def shipped(
+    cells_of: Callable[[str], Any], open_office: Callable[..., Any]
+) -> dict[str, Any]:
+    """The lesson's shipped app, its router's names, and an office with one worker at work."""
+    office = await open_office(workers=1)
+    broker = settling.make_broker(office.redis_url, office.queue)
+    settling.register_jobs(broker)
+    cells = cells_of("15")
+    names = await cells.define("setup")
+    names.update(broker=broker, settle=broker.find_task("settle"), office=office)
+    await cells.run("ship-router")
+    await cells.define("ship-claims")
+    app = FastAPI(lifespan=names["connected"])
+    app.include_router(names["router"])
+    await office.workers[0].begin()
+    return names | {"app": app}
+
+
+async def test_the_shipped_app_takes_an_order_twice_and_charges_it_once(
+    shipped: dict[str, Any],
+) -> None:
+    office = shipped["office"]
+    async with in_process(shipped["app"]) as client:
+        outcomes = await asyncio.gather(*(office.outcome(client, "pia") for _ in range(3)))
+    assert outcomes == ["done"] * 3
+    assert [order.order_id for order in office.bank.charges] == ["pia"]
+
+
+async def test_the_shipped_app_tells_of_a_failure_and_knows_nothing_of_other_jobs(
+    shipped: dict[str, Any],
+) -> None:
+    office = shipped["office"]
+    office.bank.fault("ray", failure=True)
+    async with in_process(shipped["app"]) as client:
+        assert await office.outcome(client, "ray") == "failed"
+        assert (await client.get("/jobs/nobody")).json() == {"status": "waiting"}
+    assert office.bank.failures == 3
+
+
+async def test_an_order_is_refused_and_not_lost_in_silence_when_redis_is_away(
+    shipped: dict[str, Any], free_tcp_port: int
+) -> None:
+    away = settling.make_broker(f"redis://127.0.0.1:{free_tcp_port}/0", "away")
+    settling.register_jobs(away)
+    with pytest.raises(SendTaskError):
+        await kiq(away, "settle", "ada", 1)
+    await away.shutdown()
+    await shipped["broker"].shutdown()
+
+
+# ---------------------------------------------------------------- the worker process
+
+
+def started(
+    command: list[str], folder: Path, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+async def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    script = tmp_path / "starts_a_worker.py"
+    script.write_text(
+        "from looplab.stages.settling import Worker\n"
+        "worker = Worker('redis://127.0.0.1:1/0', 'q', bank='', mailer='', given_up_after=1)\n"
+        "print(worker.pid, flush=True)\n"
+        "input()\n"
+    )
+    parent = started([sys.executable, str(script)], tmp_path)
+    assert parent.stdout is not None
+    worker = psutil.Process(int(await asyncio.to_thread(parent.stdout.readline)))
+    parent.kill()
+    await asyncio.to_thread(parent.communicate)
+    with suppress(psutil.NoSuchProcess):
+        await asyncio.to_thread(worker.wait, PATIENCE)
+    assert not worker.is_running()
+
+
+async def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(settling, "__name__", "looplab.stages.no_such_module")
+    worker = settling.Worker("redis://127.0.0.1:1/0", "q", bank="", mailer="", given_up_after=1)
+    with pytest.raises(settling.WorkerFailedError, match="no_such_module"):
+        await worker.begin()
+    await worker.kill()
+
+
+@pytest.mark.redis
+@pytest.mark.skipif(os.name == "nt", reason="taskiq's own command is asked to stop by SIGTERM")
+async def test_taskiqs_own_command_runs_the_lessons_broker(
+    redis_server: str,
+    tmp_path: Path,
+    open_office: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, redis_server)
+    office = await open_office(workers=0)
+    (tmp_path / "tasks.py").write_text(
+        "from looplab.stages.settling import make_broker, register_jobs\n"
+        f"broker = make_broker({office.redis_url!r}, {office.queue!r})\n"
+        "register_jobs(broker)\n"
+    )
+    addresses = office.addresses
+    command = [sys.executable, "-m", "taskiq", "worker", "tasks:broker", "--workers", "1"]
+    environment = os.environ | {"BANK_URL": addresses["bank"], "MAILER_URL": addresses["mailer"]}
+    worker = started(command, tmp_path, dict(environment))
+    try:
+        async with jobs_of(office) as broker:
+            job = await kiq(broker, "settle", "ada", 1)
+            assert (await job.wait_result(timeout=PATIENCE)).return_value == 1
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(worker.communicate)

@@ -1,0 +1,307 @@
+"""Lesson 16: its shipped service, attacked as production would, and what its prose says."""
+
+import asyncio
+import gc
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI
+from sqlalchemy import event, exc, func, select
+from sqlalchemy.orm import Session
+
+from looplab.lab import get, in_process, serve
+from looplab.lab.departures import until
+from looplab.shop.models import Order, User, new_id
+from looplab.shop.pools import Seats, open_pool
+from looplab.shop.threaded import threaded_engine
+from looplab.stages.dependencies import Carrier, burst, threads_at_most
+
+pytestmark = pytest.mark.anyio
+
+FIRST_USER = select(User).order_by(User.id).limit(1)
+
+
+@pytest.fixture
+async def shipped(cells_of: Any) -> AsyncGenerator[dict[str, Any]]:
+    """The names of the lesson's shipped service, on a shop of its own."""
+    lesson = cells_of("16")
+    names = await lesson.define("setup")
+    shop = await open_pool(5)
+    names.update(shop=shop, seats=Seats(), carrier=Carrier(answers_at=1), first_user=FIRST_USER)
+    await lesson.run("ship-session", "ship-lifespan", "ship-app")
+    yield names
+    await shop.close()
+
+
+async def orders_in(names: dict[str, Any]) -> int:
+    async with names["shop"].session() as session:
+        return await session.scalar(select(func.count()).select_from(Order))
+
+
+class Refusing:
+    """A carrier that hangs up."""
+
+    async def ask(self) -> int:
+        raise ConnectionError("the carrier hung up")
+
+
+async def test_a_carrier_that_fails_leaves_no_order_and_no_connection(
+    shipped: dict[str, Any],
+) -> None:
+    before = await orders_in(shipped)
+    shipped["carrier"] = Refusing()
+    async with in_process(shipped["service"], raise_errors=False) as client:
+        statuses = [(await client.put(f"/orders/{new_id()}")).status_code for _ in range(3)]
+        shipped["carrier"] = Carrier(answers_at=1)
+        after = await client.put(f"/orders/{new_id()}")
+    assert (statuses, after.status_code) == ([500] * 3, 201)
+    assert await orders_in(shipped) == before + 1
+    assert shipped["seats"].taken == 0
+
+
+async def test_an_order_is_there_when_the_answer_is(shipped: dict[str, Any]) -> None:
+    async with serve(shipped["service"]) as server, server.client() as client:
+        for _ in range(10):
+            before = await orders_in(shipped)
+            assert (await client.put(f"/orders/{new_id()}")).status_code == 201
+            assert await orders_in(shipped) == before + 1
+
+
+async def test_the_same_order_twice_at_once_is_saved_once(shipped: dict[str, Any]) -> None:
+    before = await orders_in(shipped)
+    shipped["carrier"] = Carrier(answers_at=2)
+    path = f"/orders/{new_id()}"
+    async with serve(shipped["service"]) as server, server.client() as client:
+        answers = await asyncio.gather(client.put(path), client.put(path))
+    assert sorted(answer.status_code for answer in answers) == [201, 409]
+    assert await orders_in(shipped) == before + 1
+
+
+async def test_orders_that_are_refused_do_not_eat_the_pool(shipped: dict[str, Any]) -> None:
+    path = f"/orders/{new_id()}"
+    gc.disable()  # it would give back what a session has forgotten
+    try:
+        async with in_process(shipped["service"]) as client, asyncio.timeout(20):
+            answers = [(await client.put(path)).status_code for _ in range(6)]
+    finally:
+        gc.enable()
+    assert answers == [201] + [409] * 5
+
+
+async def test_a_commit_that_fails_is_no_201(shipped: dict[str, Any]) -> None:
+    before = await orders_in(shipped)
+
+    def refuse(*_: Any) -> None:
+        raise exc.OperationalError("INSERT", {}, Exception("disk is full"))
+
+    async with in_process(shipped["service"], raise_errors=False) as client:
+        with_order = shipped["AsyncSession"].sync_session_class
+        event.listen(with_order, "before_flush", refuse)
+        try:
+            answer = await client.put(f"/orders/{new_id()}")
+        finally:
+            event.remove(with_order, "before_flush", refuse)
+        assert answer.status_code == 500
+        assert (await client.put(f"/orders/{new_id()}")).status_code == 201
+    assert await orders_in(shipped) == before + 1
+
+
+async def test_forty_orders_pass_through_two_connections(shipped: dict[str, Any]) -> None:
+    shipped["carrier"] = Carrier(answers_at=40)
+    async with serve(shipped["service"]) as server, server.client() as client:
+        puts = [client.put(f"/orders/{new_id()}") for _ in range(40)]
+        async with asyncio.timeout(20):  # they would wait for one another for ever
+            statuses = {answer.status_code for answer in await asyncio.gather(*puts)}
+        assert shipped["seats"].taken == 2
+    assert statuses == {201}
+
+
+async def test_a_client_that_leaves_takes_no_connection_along(shipped: dict[str, Any]) -> None:
+    carrier = shipped["carrier"] = Carrier(answers_at=10)
+    async with serve(shipped["service"]) as server, server.client() as client:
+        left = [asyncio.create_task(client.put(f"/orders/{new_id()}")) for _ in range(5)]
+        async with asyncio.timeout(20):
+            await until(lambda: carrier.inside == 5)
+        for call in left:
+            call.cancel()
+        await asyncio.wait(left)
+        puts = [client.put(f"/orders/{new_id()}") for _ in range(5)]
+        statuses = {answer.status_code for answer in await asyncio.gather(*puts)}
+    assert statuses == {201}
+    assert shipped["seats"].taken == 0
+
+
+async def test_a_shutdown_in_the_middle_saves_nothing_half_done(shipped: dict[str, Any]) -> None:
+    before = await orders_in(shipped)
+    carrier = shipped["carrier"] = Carrier(answers_at=10)
+    calls = []
+    async with (
+        serve(shipped["service"], timeout_graceful_shutdown=0) as server,
+        server.client() as client,
+    ):
+        calls = [asyncio.create_task(client.put(f"/orders/{new_id()}")) for _ in range(5)]
+        async with asyncio.timeout(20):
+            await until(lambda: carrier.inside == 5)
+    for call in calls:
+        with suppress(Exception):
+            await call
+    assert await orders_in(shipped) == before
+    assert shipped["seats"].taken == 0
+
+
+async def test_nobody_is_logged_in_in_an_empty_shop(shipped: dict[str, Any]) -> None:
+    async with shipped["shop"].session() as session:
+        for user in await session.scalars(select(User)):
+            await session.delete(user)
+        await session.commit()
+    async with in_process(shipped["service"]) as client:
+        assert (await client.put(f"/orders/{new_id()}")).status_code == 401
+
+
+async def test_each_request_has_one_session_and_no_more(shipped: dict[str, Any]) -> None:
+    opened = []
+    event.listen(Session, "after_begin", lambda session, *_: opened.append(id(session)))
+    async with in_process(shipped["service"]) as client:
+        opened.clear()
+        await client.put(f"/orders/{new_id()}")
+    assert len(set(opened)) == 1  # it began twice: before the carrier and after
+    assert len(opened) == 2
+
+
+def blocking_app(engine: Any, **options: Any) -> FastAPI:
+    """An app of the lesson's kind: a session, a user by a dependency, an endpoint, all `def`."""
+
+    def get_db() -> Any:
+        with Session(engine) as session:
+            yield session
+
+    database = Annotated[Session, Depends(get_db, **options)]
+
+    def user(db: database) -> Any:
+        return db.scalar(FIRST_USER)
+
+    app = FastAPI()
+
+    @app.get("/")
+    def page(db: database, user: Annotated[Any, Depends(user)]):
+        return db.scalar(select(func.count()).select_from(Order))
+
+    return app
+
+
+@pytest.fixture
+async def blocking() -> AsyncGenerator[Callable[..., Any]]:
+    """Make blocking engines on a shop, with two connections unless said."""
+    shop = await open_pool(1)
+    engines = []
+
+    def make(size: int = 2, *, pool_timeout: float = 0.4) -> Any:
+        engine = threaded_engine(shop, size=size, round_trip=0.01, pool_timeout=pool_timeout)
+        engines.append(engine)
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.dispose()
+    await shop.close()
+
+
+async def test_requests_stand_still_from_the_sum_of_threads_and_connections_on(
+    blocking: Callable[..., Any],
+) -> None:
+    with threads_at_most(4):
+        below = await burst(blocking_app(blocking(pool_timeout=30.0)), "/", 4 + 2 - 1)
+        above = await burst(blocking_app(blocking()), "/", 4 + 2 + 6)
+    assert below.failed == 0
+    assert above.failed >= 4
+    assert above.seconds >= 0.4
+
+
+async def test_a_place_that_is_limited_is_given_back_by_a_request_that_fails(
+    blocking: Callable[..., Any],
+) -> None:
+    engine = blocking(pool_timeout=30.0)
+    app = blocking_app(engine, max_concurrency=2)
+    failing = True
+
+    def refuse(*_: Any) -> None:
+        if failing:
+            raise exc.OperationalError("SELECT", {}, Exception("no such table"))
+
+    event.listen(engine, "before_cursor_execute", refuse)
+    with threads_at_most(3):
+        assert (await burst(app, "/", 8)).failed == 8
+        failing = False
+        assert (await burst(app, "/", 8)).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "calls"), [({}, 1), ({"use_cache": False}, 1)], ids=["cached", "not cached"]
+)
+async def test_a_list_of_dependencies_calls_each_once_whatever_use_cache_says(
+    given: dict[str, Any], calls: int
+) -> None:
+    called = []
+
+    async def dependency() -> None:
+        called.append(1)
+
+    app = FastAPI(dependencies=[Depends(dependency, **given) for _ in range(3)])
+    app.get("/")(lambda: None)
+    await get(app, "/")
+    assert len(called) == calls
+
+
+async def test_a_parameter_that_turns_the_cache_off_has_a_call_of_its_own() -> None:
+    called = []
+
+    async def dependency() -> int:
+        called.append(1)
+        return len(called)
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def page(
+        one: Annotated[int, Depends(dependency)],
+        other: Annotated[int, Depends(dependency, use_cache=False)],
+    ) -> list[int]:
+        return [one, other]
+
+    assert (await get(app, "/")).json() == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_exit_code_runs_to_its_end_when_the_request_is_cancelled(kind: str) -> None:
+    steps: list[str] = []
+    inside = asyncio.Event()
+
+    async def awaited() -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0.01)
+            steps.append("closed")
+
+    def blocks() -> Any:
+        try:
+            yield
+        finally:
+            steps.append("closed")
+
+    dependency = blocks if kind == "def" else awaited
+    app = FastAPI(dependencies=[Depends(dependency)])
+
+    @app.get("/")
+    async def hangs() -> None:
+        inside.set()
+        await asyncio.Event().wait()
+
+    request = asyncio.create_task(get(app, "/"))
+    await inside.wait()
+    request.cancel()
+    await asyncio.wait([request])
+    assert request.cancelled()
+    assert steps == ["closed"]

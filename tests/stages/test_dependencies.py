@@ -1,0 +1,111 @@
+"""What lesson 16 sends to its apps, and the carrier that they ask."""
+
+import asyncio
+
+import anyio.to_thread
+import pytest
+from fastapi import FastAPI, HTTPException
+
+from looplab.stages.dependencies import (
+    Burst,
+    Carrier,
+    at_once,
+    burst,
+    order_of_events,
+    show_bursts,
+    threads_at_most,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """An app that serves every other request, and fails the rest in two ways."""
+    app, asked = FastAPI(), []
+
+    @app.get("/")
+    @app.post("/")
+    async def page() -> None:
+        asked.append(1)
+        if len(asked) % 4 == 0:
+            raise HTTPException(503)
+        if len(asked) % 4 == 2:
+            raise LookupError("a bug")
+
+    return app
+
+
+async def test_a_burst_tells_how_many_were_served_and_when(app: FastAPI) -> None:
+    # the one that goes ahead is the first of all
+    told = await burst(app, "/", 4)
+    assert (told.served, told.failed) == (2, 2)
+    assert sorted(status for status, _ in told.answers) == [200, 200, 500, 503]
+    assert 0 < told.first_served <= told.seconds
+
+
+async def test_a_burst_that_nobody_survives_is_shown_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    none = Burst(((500, 0.1), (500, 0.2)))
+    assert none.first_served == float("inf")
+    show_bursts({"none": none})
+    assert "never" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_at_once_returns_a_status_for_each(app: FastAPI, method: str) -> None:
+    assert sorted(await at_once(app, "/", 4, method)) == [200, 200, 500, 503]
+
+
+async def test_an_answer_is_noted_between_what_the_app_notes() -> None:
+    events: list[str] = []
+    app = FastAPI()
+    app.get("/")(lambda: events.append("endpoint"))
+    assert await order_of_events(app, "/", events) == ["endpoint", "answer begins", "answer ends"]
+
+
+async def test_a_carrier_answers_when_enough_are_inside_and_at_once_after_that() -> None:
+    carrier = Carrier(answers_at=2, price=7)
+    first = asyncio.create_task(carrier.ask())
+    await asyncio.sleep(0)
+    assert not first.done()
+    assert [await carrier.ask(), await first] == [7, 7]
+    assert await carrier.ask() == 7
+    assert (carrier.inside, carrier.peak) == (0, 2)
+
+
+async def test_a_caller_that_leaves_the_carrier_is_no_longer_inside() -> None:
+    carrier = Carrier(answers_at=2)
+    left = asyncio.create_task(carrier.ask())
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.wait([left])
+    assert carrier.inside == 0
+
+
+async def test_threads_are_as_many_as_before_in_the_end() -> None:
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    before = limiter.total_tokens
+    inside = []
+
+    def fails() -> None:
+        with threads_at_most(3):
+            inside.append(limiter.total_tokens)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fails()
+    assert inside == [3]
+    assert limiter.total_tokens == before
+
+
+async def test_what_cannot_be_is_refused(app: FastAPI) -> None:
+    with pytest.raises(ValueError, match="requests is 0; it must be 1 or more"):
+        await burst(app, "/", 0)
+    with pytest.raises(ValueError, match="method is 'PUT'; it must be GET or POST"):
+        await at_once(app, "/", 1, "PUT")
+    with pytest.raises(ValueError, match="answers_at is 0"):
+        Carrier(answers_at=0)
+    with pytest.raises(ValueError, match="count is 0"), threads_at_most(0):
+        pass
