@@ -13,7 +13,15 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import QueuePool
 
 from looplab.lab import LessonError, serve
-from looplab.stages.check_up import PoolWatch, chosen, connects, open_supplier, pool_watch
+from looplab.lab.own_app import Ask
+from looplab.stages.check_up import (
+    PoolWatch,
+    asked,
+    chosen,
+    connects,
+    open_supplier,
+    pool_watch,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -114,6 +122,19 @@ def test_a_bad_path_gets_a_sentence(path: str, told: str) -> None:
     with pytest.raises(LessonError) as caught:
         chosen(path)
     assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_requests_are_read_and_one_may_stand_alone() -> None:
+    post = Ask("POST", "/orders", json={"sku": "tea"})
+    assert asked("/orders") == [Ask("GET", "/orders")]
+    assert asked(["GET /orders", post]) == [Ask("GET", "/orders"), post]
+
+
+@pytest.mark.parametrize("bad", [[], None, 3, ["orders"], ["get /orders"], [None], {"GET /": 1}])
+def test_a_bad_request_gets_a_sentence(bad: object) -> None:
+    with pytest.raises(LessonError, match=r"^REQUESTS .*'GET /orders'") as caught:
+        asked(bad)
     assert "\n" not in str(caught.value)
 
 

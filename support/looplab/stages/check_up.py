@@ -16,7 +16,7 @@ from sqlalchemy.pool import Pool
 from looplab.lab import ms, serve
 from looplab.lab.app_page import milliseconds, where_of
 from looplab.lab.errors import LessonError
-from looplab.lab.own_app import AppReport, load_app
+from looplab.lab.own_app import AppReport, Ask, load_app
 from looplab.shop.partners.services import Supplier
 from looplab.shop.teahouse import TOKEN, create_app
 
@@ -186,6 +186,22 @@ def chosen(path: str, *, factory: bool = False) -> Callable[[], Any]:
         return create_app
     found = load_app(path.strip(), factory=factory)
     return (lambda: load_app(path.strip(), factory=True)) if factory else (lambda: found)
+
+
+def asked(requests: object) -> list[Ask]:
+    """Return requests such as ``"GET /orders"`` as a list of :class:`Ask`; one may stand alone.
+
+    Raises LessonError in a sentence where one of them is written otherwise.
+    """
+    alone = [requests] if isinstance(requests, str | Ask) else requests
+    if not isinstance(alone, list | tuple) or not alone:
+        raise LessonError(f"REQUESTS is {requests!r}; it is a list such as ['GET /orders']")
+    try:
+        return [one if isinstance(one, Ask) else Ask.of(one) for one in alone]
+    except (AttributeError, ValueError) as error:
+        raise LessonError(
+            f"REQUESTS has one that is no request, as 'GET /orders': {error}"
+        ) from None
 
 
 class OpenSupplier:
