@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -53,18 +53,19 @@ async def test_limited_threads_and_awaited_sessions_are_bound_by_the_connections
             table.at_most(f"{name}, of its waits", timing.of_ideal(name), 1.2)
 
 
-async def test_the_shipped_dependency_beside_a_session_by_hand(shop: Shop, figures: Any) -> None:
-    async def database() -> AsyncGenerator[AsyncSession]:
-        async with shop.session() as session:
-            yield session
-            await session.commit()
+async def test_the_shipped_dependency_beside_a_session_by_hand(
+    names_of: Any, shop: Shop, figures: Any
+) -> None:
+    lesson = names_of("16", ("setup", "ship-session"))
+    database = Depends(lesson["database"], scope="function")
 
-    app = FastAPI()
+    async def with_sessions(request: Request) -> None:
+        request.state.sessions = shop.sessions
+
+    app = FastAPI(dependencies=[Depends(with_sessions)])
 
     @app.get("/dependency")
-    async def by_dependency(
-        db: Annotated[AsyncSession, Depends(database, scope="function")],
-    ) -> int | None:
+    async def by_dependency(db: Annotated[AsyncSession, database]) -> int | None:
         return await db.scalar(ASKS["count"])
 
     @app.get("/by-hand")

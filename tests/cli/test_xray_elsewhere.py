@@ -188,7 +188,8 @@ def check(installed: Installed, app: str) -> dict:
     assert ended.returncode == 1, ended.stderr
     found = json.loads(ended.stdout)
     line = APPS[app].splitlines().index("    time.sleep(0.3)") + 1
-    places = {(one["name"], one["place"]["file"], one["place"]["line"]) for one in found["holds"]}
+    placed = [one for one in found["holds"] if one["place"]]  # a busy machine's own have none
+    places = {(one["name"], one["place"]["file"], one["place"]["line"]) for one in placed}
     assert places == {(LANES.get(app, "GET /slow"), f"{app}.py", line)}
     assert {one["status"] for one in found["requests"]} == {200}
     assert found["left_behind"] == []

@@ -27,6 +27,7 @@ from looplab.exercises.lending import lent_shop
 from looplab.exercises.sandbox import Sandbox, blame, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from looplab.lab.clients import IN_PROCESS_URL
+from looplab.lab.silent_failures import let_go
 from looplab.lab.trace import is_ours, short_name
 from looplab.lab.units import ms
 from looplab.shop import Shop
@@ -118,6 +119,12 @@ EXERCISE = Exercise(
             "answer.",
         ),
         Mistake(
+            "drops-the-others",
+            "takes the 404 out of the group with except, and drops what else is in it",
+            "Two questions failed, and your page raised the 404 alone: the bug beside it is in no "
+            "log. With except* only the 404 is taken out, and the others come out with it.",
+        ),
+        Mistake(
             "failure-blamed-on-the-caller",
             "answers 400 or 422 when a question fails",
             "A question failed, and the page answered with a status that blames its client. A "
@@ -187,6 +194,8 @@ class _Watch:
     quick: str = "product"
     failing: str = ""
     failure: Exception | None = None
+    cleanup: Exception | None = None
+    """What ``bought_with`` raises when it is cancelled: a bug in what it does on its way out."""
 
 
 _watch: ContextVar[_Watch | None] = ContextVar("_watch", default=None)
@@ -253,6 +262,10 @@ async def _watched(question: str) -> AsyncGenerator[None]:
             raise watch.failure
         if watch.slow is not None and question != watch.quick:
             await watch.slow.wait()
+    except asyncio.CancelledError:
+        if question == "bought_with" and watch.cleanup is not None:
+            raise watch.cleanup from None
+        raise
     finally:
         watch.under_way.remove(question)
 
@@ -302,6 +315,7 @@ async def _judge(sandbox: Sandbox, *, page: Any) -> str:
         for question, failure in _failures():
             await _judge_failure(asker, product_id, question, failure)
         await _judge_cancellation(asker, product_id)
+        await _judge_bug_beside(asker)
     return (
         "Four questions and one wait. A missing product is a 404 that waits for no other answer, "
         "any other failure stays a failure, and nothing runs on once the page has ended."
@@ -386,6 +400,20 @@ async def _judge_missing(asker: "_Asker") -> None:
         raise EXERCISE.wrong("waits-for-siblings")
     if asker.shop.checked_out:
         raise EXERCISE.wrong("connection-kept")
+
+
+async def _judge_bug_beside(asker: "_Asker") -> None:
+    """Ask for a missing product while a bug hits another question: a group of two errors.
+
+    Who takes the 404 out of a group and drops the rest hides the bug. Other ways, such as gather,
+    have only one error in hand.
+    """
+    answer = await asker.ask(MISSING, _Watch(slow=asyncio.Event(), cleanup=KeyError("a bug")))
+    dropped = answer.error.__context__ if isinstance(answer.error, HTTPException) else None
+    if isinstance(dropped, BaseExceptionGroup):
+        if any(isinstance(leaf, KeyError) for leaf in leaves(dropped)):
+            raise EXERCISE.wrong("drops-the-others", "bought_with raised a KeyError, too")
+        let_go(dropped)
 
 
 def _failures() -> list[tuple[str, Exception]]:
