@@ -152,7 +152,7 @@ def _no_attribute(module: Any, names: str) -> str:
     apps = [
         name
         for name, value in vars(module).items()
-        if not name.startswith("_") and not inspect.isclass(value) and _takes_scope(value)
+        if not name.startswith("_") and not inspect.isclass(value) and _is_likely_app(value)
     ]
     there = f"; an app there is {', '.join(apps)}" if apps else ""
     where = f" ({module.__file__})" if getattr(module, "__file__", None) else ""
@@ -169,6 +169,13 @@ def _takes_scope(value: Any) -> bool:
         return False
     called = value if inspect.isroutine(value) else type(value).__call__
     return inspect.iscoroutinefunction(called)
+
+
+def _is_likely_app(value: Any) -> bool:
+    """Return whether ``value`` is an app to name: an endpoint may have three parameters too."""
+    if not _takes_scope(value):
+        return False
+    return not inspect.isroutine(value) or "scope" in inspect.signature(value).parameters
 
 
 def _made(factory: Any, path: str) -> Any:
