@@ -48,8 +48,8 @@ EXERCISE = Exercise(
         Mistake(
             "misses-everything",
             "asserts nothing about the answers, or catches what assert raises",
-            "Your test passes on a service that never looks whether a voucher is used up. Does it "
-            "compare the status of the answers with anything, and let the AssertionError out?",
+            "Your test passes on a service that never looks whether a voucher is used up. Compare "
+            "the status of the answers with what they must be, and let the AssertionError out.",
         ),
         Mistake(
             "misses-nobody",
