@@ -53,7 +53,7 @@ EXERCISE = Exercise(
     task="Hold a lock for as long as a block works, however short its lease is.",
     usual_wrong_prediction=(
         "That most of the twenty payments are booked, because two workers rarely meet. All twenty "
-        "read before the first one writes, so one payment is booked."
+        "read 0, so all of them write 1."
     ),
     mistakes=(
         Mistake(
@@ -133,9 +133,9 @@ EXERCISE = Exercise(
         Mistake(
             "wrapped",
             "lets a TaskGroup's ExceptionGroup out",
-            "The block raised one error, and an ExceptionGroup came out of your TaskGroup. FastAPI "
-            "answers an HTTPException in a group with 500, and no except of the caller matches. "
-            "Catch the group, and raise the error that is in it.",
+            "One error was raised, by the block or by renew, and your TaskGroup let it out in an "
+            "ExceptionGroup. FastAPI answers an HTTPException in a group with 500, and no except "
+            "of the caller matches. Catch the group, and raise the error that is in it.",
         ),
         Mistake(
             "works-on",
