@@ -22,7 +22,8 @@ async def test_two_tasks_count_no_faster_than_one_after_the_other(cells_of: Any)
 
     ways = {"two tasks": names["count_twice"], "in turn": in_turn}
     counted = await compare(ways, repeat=9, show=False)
-    assert counted.ratio("in turn", "two tasks") < 1.5
+    # medians: a core that is alone for one round counts twice as fast in it
+    assert counted.median("in turn") < 1.5 * counted.median("two tasks")
 
 
 async def test_tasks_start_in_the_order_of_the_code(cells_of: Any) -> None:
