@@ -1,0 +1,121 @@
+"""A chain of services in front of a supplier that may be down, for lesson 19."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+import httpx
+from fastapi import FastAPI, HTTPException
+
+from looplab.lab import mark, show_table
+from looplab.shop import checks
+from looplab.shop.partners import Partner
+from looplab.shop.partners.partner import in_this_process
+
+Ask = Callable[[httpx.AsyncClient, str], Awaitable[Any]]
+
+
+def calls_to(supplier: Partner) -> httpx.AsyncClient:
+    """Return a client of the supplier that marks each call on the lane of its task.
+
+    It calls the supplier in this process and holds nothing open. httpx's own time-outs have no
+    effect in it.
+    """
+
+    async def note(_request: httpx.Request) -> None:
+        mark("asks")
+
+    client = in_this_process(supplier, "http://supplier")
+    client.event_hooks = {"request": [note]}
+    return client
+
+
+class Chain:
+    """A phone's app, the shop, the warehouse and a supplier, each of which asks the next by HTTP.
+
+    Shop and warehouse are apps of their own, called in this process. Each answers 503 when the
+    service that it asks gives no good answer.
+
+    Attributes:
+        supplier: the partner at the end.
+    """
+
+    def __init__(self, supplier: Partner, *, phone: Ask, shop: Ask, warehouse: Ask) -> None:
+        """Make the chain; each service asks the next by ``await ask(client, path)``."""
+        self.supplier = supplier
+        self._ask = phone
+        behind_shop = _client_of(_service(warehouse, calls_to(supplier)), "http://warehouse")
+        self._client = _client_of(_service(shop, behind_shop), "http://shop")
+
+    async def visit(self, sku: str) -> bool:
+        """Ask for the stock of ``sku`` on the phone; return whether an answer came."""
+        try:
+            await self._ask(self._client, f"/stock/{sku}")
+        except (httpx.HTTPError, TimeoutError):
+            return False
+        return True
+
+
+def _service(ask: Ask, client: httpx.AsyncClient) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/stock/{sku}")
+    async def stock(sku: str) -> Any:
+        try:
+            return await ask(client, f"/stock/{sku}")
+        except (httpx.HTTPError, TimeoutError):
+            raise HTTPException(503, "the next service gives no answer") from None
+
+    return app
+
+
+def _client_of(app: FastAPI, url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=url)
+
+
+class Crowd(NamedTuple):
+    """What became of visitors who came at once.
+
+    Attributes:
+        visitors: how many came.
+        answered: how many had an answer in the end.
+        calls: how many calls arrived at the supplier.
+        at_once: how many of them were under way at once, at most.
+    """
+
+    visitors: int
+    answered: int
+    calls: int
+    at_once: int
+
+
+async def crowd(chain: Chain, visitors: int) -> Crowd:
+    """Let so many visitors come at once, each asking for a SKU of its own; count at the supplier.
+
+    Raises TypeError or ValueError when ``visitors`` is no whole number from 1 up.
+    """
+    checks.count("visitors", visitors, at_least=1)
+    chain.supplier.reset()
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(chain.visit(f"cup-{number}"), name=f"visitor {number}")
+            for number in range(1, visitors + 1)
+        ]
+    answered = sum(task.result() for task in tasks)
+    supplier = chain.supplier
+    return Crowd(visitors, answered, supplier.calls, supplier.peak_in_flight)
+
+
+def show_crowds(crowds: Mapping[str, Crowd]) -> None:
+    """Show a table of crowds by name: visitors, calls at the supplier, most at once, answers.
+
+    Raises ValueError when there is none to show.
+    """
+    if not crowds:
+        raise ValueError("crowds is empty; give at least one crowd, by name")
+    headers = ["", "visitors", "calls at the supplier", "most at once", "answered"]
+    rows = [
+        [name, *(str(n) for n in (one.visitors, one.calls, one.at_once, one.answered))]
+        for name, one in crowds.items()
+    ]
+    show_table(headers, rows)
