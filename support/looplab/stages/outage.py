@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import httpx
 from fastapi import FastAPI, HTTPException
 
-from looplab.lab import mark, show_table
+from looplab.lab import mark, serve, show_table, until
 from looplab.shop import checks
-from looplab.shop.partners import Partner
+from looplab.shop.partners import Partner, PaymentService
 from looplab.shop.partners.partner import in_this_process
 
 Ask = Callable[[httpx.AsyncClient, str], Awaitable[Any]]
@@ -30,6 +30,13 @@ def calls_to(supplier: Partner) -> httpx.AsyncClient:
     return client
 
 
+async def ask(client: httpx.AsyncClient, path: str) -> Any:
+    """Return the JSON of one GET. Raises `httpx.HTTPError`, for a bad status too."""
+    answer = await client.get(path)
+    answer.raise_for_status()
+    return answer.json()
+
+
 class Chain:
     """A phone's app, the shop, the warehouse and a supplier, each of which asks the next by HTTP.
 
@@ -40,8 +47,10 @@ class Chain:
         supplier: the partner at the end.
     """
 
-    def __init__(self, supplier: Partner, *, phone: Ask, shop: Ask, warehouse: Ask) -> None:
-        """Make the chain; each service asks the next by ``await ask(client, path)``."""
+    def __init__(
+        self, supplier: Partner, *, phone: Ask = ask, shop: Ask = ask, warehouse: Ask = ask
+    ) -> None:
+        """Make the chain; each service asks the next by ``await ask(client, path)``, once."""
         self.supplier = supplier
         self._ask = phone
         behind_shop = _client_of(_service(warehouse, calls_to(supplier)), "http://warehouse")
@@ -119,3 +128,36 @@ def show_crowds(crowds: Mapping[str, Crowd]) -> None:
         for name, one in crowds.items()
     ]
     show_table(headers, rows)
+
+
+async def charge(client: httpx.AsyncClient, order_id: str, key: str | None = None) -> Any:
+    """Ask a payment service to charge an order, with an idempotency key if there is one.
+
+    Raises `httpx.HTTPError` when no answer comes in time, or a bad one.
+    """
+    order = {"order_id": order_id, "amount": 1_999}
+    headers = {} if key is None else {"Idempotency-Key": key}
+    answer = await client.post("/charges", json=order, headers=headers)
+    answer.raise_for_status()
+    return answer.json()
+
+
+async def checkout(
+    bank: PaymentService, pay: Callable[[httpx.AsyncClient], Awaitable[Any]], *, patience: float
+) -> str:
+    """Serve the bank, let ``pay(client)`` pay, and return what the customer hears.
+
+    That is "paid", or the name of the `httpx.HTTPError` that came out. The client waits for
+    ``patience`` seconds for each answer. When this returns, the bank has ended its work; it counts
+    from 0 before.
+    """
+    bank.reset()
+    async with serve(bank.app) as server, server.client(timeout=patience) as client:
+        try:
+            await pay(client)
+        except httpx.HTTPError as error:
+            heard = type(error).__name__
+        else:
+            heard = "paid"
+        await until(lambda: bank.in_flight == 0)
+    return heard
