@@ -216,6 +216,7 @@ class _Bank:
     calls: list[_Called] = field(default_factory=list)
     charged: dict[str, str] = field(default_factory=dict)
     fault: Wrong | None = None
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def charge(self, order: Any = None, *, key: Any = None) -> str:
         if not (isinstance(order, _Order) and isinstance(key, str)):
@@ -224,6 +225,7 @@ class _Bank:
         nth = sum(call.order == order.id for call in self.calls)
         call = _Called(order.id, key, perf_counter(), self.budget.asked)
         self.calls.append(call)
+        self.arrived.set()
         try:
             return await self._answer(self.does[min(nth, len(self.does) - 1)], order.id, key)
         finally:
@@ -395,8 +397,9 @@ def _overtaken(before: Sequence[_Called], after: Sequence[_Called]) -> float:
 async def _is_cancelled(job: Job) -> None:
     bank = _Bank(["ok"])
     paying = asyncio.create_task(_end(job, bank))
-    while not bank.calls and not paying.done():
-        await asyncio.sleep(0)
+    arriving = asyncio.create_task(bank.arrived.wait())
+    await asyncio.wait({paying, arriving}, return_when=asyncio.FIRST_COMPLETED)
+    arriving.cancel()
     paying.cancel()
     await asyncio.wait({paying}, timeout=GIVEN_UP)
     stopped = paying.done() and (paying.cancelled() or paying.exception() is not None)

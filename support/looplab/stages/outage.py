@@ -98,12 +98,18 @@ class Crowd(NamedTuple):
     at_once: int
 
 
-async def crowd(chain: Chain, visitors: int) -> Crowd:
+async def crowd(chain: Chain, visitors: int, *, failing: float | None = None) -> Crowd:
     """Let so many visitors come at once, each asking for a SKU of its own; count at the supplier.
 
-    Raises TypeError or ValueError when ``visitors`` is no whole number from 1 up.
+    ``failing`` is the share of calls, 0 to 1, that fail at the supplier from now on; None leaves
+    that as it is. The supplier counts from 0.
+
+    Raises TypeError or ValueError when ``visitors`` is no whole number from 1 up, or ``failing`` no
+    share.
     """
     checks.count("visitors", visitors, at_least=1)
+    if failing is not None:
+        chain.supplier.failure_rate = failing
     chain.supplier.reset()
     async with asyncio.TaskGroup() as group:
         tasks = [
@@ -143,9 +149,9 @@ async def charge(client: httpx.AsyncClient, order_id: str, key: str | None = Non
 
 
 async def checkout(
-    bank: PaymentService, pay: Callable[[httpx.AsyncClient], Awaitable[Any]], *, patience: float
+    bank: PaymentService, pay: Callable[..., Awaitable[Any]], *given: Any, patience: float
 ) -> str:
-    """Serve the bank, let ``pay(client)`` pay, and return what the customer hears.
+    """Serve the bank, await ``pay(client, *given)``, and return what the customer hears.
 
     That is "paid", or the name of the `httpx.HTTPError` that came out. The client waits for
     ``patience`` seconds for each answer. When this returns, the bank has ended its work; it counts
@@ -154,7 +160,7 @@ async def checkout(
     bank.reset()
     async with serve(bank.app) as server, server.client(timeout=patience) as client:
         try:
-            await pay(client)
+            await pay(client, *given)
         except httpx.HTTPError as error:
             heard = type(error).__name__
         else:
