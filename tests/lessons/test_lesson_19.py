@@ -1,4 +1,4 @@
-"""What lesson 19 ships, attacked: outages, hangs, visitors who leave, a cache whose partner dies."""
+"""What lesson 19 ships, attacked: outages, hangs, visitors who leave, a cache without news."""
 
 import asyncio
 import logging
@@ -76,11 +76,11 @@ async def test_a_wait_that_reaches_its_maximum_has_no_jitter_left() -> None:
     )
 
     async def fails() -> None:
-        raise OSError
+        raise ConnectionError
 
     for _ in range(3):
-        with pytest.raises(OSError):
-            await caller(OSError, fails)
+        with pytest.raises(ConnectionError):
+            await caller(ConnectionError, fails)
     stamina.instrumentation.set_on_retry_hooks(None)
     assert waits == [0.01] * 6
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 log = logging.getLogger(__name__)
+log.addHandler(logging.NullHandler())  # as a library does: the app decides who hears it
 
 
 class SingleFlight:
