@@ -70,7 +70,9 @@ async def test_a_refused_connection_is_retried_and_told(names: Any) -> None:
 
 async def test_a_wait_that_reaches_its_maximum_has_no_jitter_left() -> None:
     waits = []
-    stamina.instrumentation.set_on_retry_hooks([lambda retry: waits.append(retry.wait_for)])
+    stamina.instrumentation.set_on_retry_hooks(
+        [lambda retry: waits.append(round(retry.wait_for, 6))]
+    )
     caller = stamina.AsyncRetryingCaller(
         attempts=3, wait_initial=0.01, wait_jitter=1.0, wait_max=0.01
     )
