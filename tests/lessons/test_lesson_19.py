@@ -12,7 +12,7 @@ import stamina
 from looplab.lab import in_process, serve, until
 from looplab.shop.partners import PaymentService, Supplier
 from looplab.shop.single_flight import SingleFlight
-from looplab.stages.outage import Chain, calls_to, checkout, crowd
+from looplab.stages.outage import Chain, calls_to, checkout, crowd, note_retries
 
 pytestmark = pytest.mark.anyio
 
@@ -60,8 +60,7 @@ async def test_a_bug_and_a_cancellation_are_not_retried(names: Any) -> None:
 
 
 async def test_a_refused_connection_is_retried_and_told(names: Any) -> None:
-    retried = []
-    stamina.instrumentation.set_on_retry_hooks([retried.append])
+    retried = note_retries()
     async with httpx.AsyncClient(base_url="http://127.0.0.1:9", trust_env=False) as client:
         with pytest.raises(httpx.ConnectError):
             await names["ask_in_time"](client, "/stock/cup")
@@ -69,10 +68,7 @@ async def test_a_refused_connection_is_retried_and_told(names: Any) -> None:
 
 
 async def test_a_wait_that_reaches_its_maximum_has_no_jitter_left() -> None:
-    waits = []
-    stamina.instrumentation.set_on_retry_hooks(
-        [lambda retry: waits.append(round(retry.wait_for, 6))]
-    )
+    retried = note_retries()
     caller = stamina.AsyncRetryingCaller(
         attempts=3, wait_initial=0.01, wait_jitter=1.0, wait_max=0.01
     )
@@ -84,7 +80,7 @@ async def test_a_wait_that_reaches_its_maximum_has_no_jitter_left() -> None:
         with pytest.raises(ConnectionError):
             await caller(ConnectionError, fails)
     stamina.instrumentation.set_on_retry_hooks(None)
-    assert waits == [0.01] * 6
+    assert [round(retry.wait_for, 6) for retry in retried] == [0.01] * 6
 
 
 async def test_in_a_long_outage_retries_stay_at_a_tenth_of_the_calls(names: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import httpx
 from fastapi import FastAPI, HTTPException
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from looplab.lab import mark, serve, show_table, until
 from looplab.shop import checks
@@ -13,6 +14,21 @@ from looplab.shop.partners import Partner, PaymentService
 from looplab.shop.partners.partner import in_this_process
 
 Ask = Callable[[httpx.AsyncClient, str], Awaitable[Any]]
+
+
+def note_retries() -> list[RetryDetails]:
+    """Return a list that gets the details of each retry that stamina schedules from now on.
+
+    It takes the place of stamina's own hooks, which log and count, until
+    ``stamina.instrumentation.set_on_retry_hooks(None)`` brings those back.
+    """
+    noted: list[RetryDetails] = []
+
+    def note(details: RetryDetails) -> None:
+        noted.append(details)
+
+    set_on_retry_hooks([note])
+    return noted
 
 
 def calls_to(supplier: Partner) -> httpx.AsyncClient:
