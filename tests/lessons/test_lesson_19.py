@@ -3,6 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx
@@ -260,3 +262,91 @@ async def test_a_crowd_is_counted_and_refuses_what_is_no_number() -> None:
             await crowd(chain, wrong)
     with pytest.raises(ValueError, match="failure_rate"):
         await crowd(chain, 4, failing=2)
+
+
+@pytest.fixture
+async def deeper(cells_of: Callable[[str], Any]) -> Any:
+    lesson = cells_of("19_deeper")
+    await lesson.run("setup", "after-function", "after-hook", "hedge-function", "breaker-class")
+    await lesson.define("breaker-call")
+    lesson.names["supplier"] = Supplier()
+    lesson.names["to_supplier"] = calls_to(lesson.names["supplier"])
+    yield lesson.names
+    stamina.instrumentation.set_on_retry_hooks(None)
+
+
+@pytest.mark.parametrize("told", ["", "soon", "-1", "3600", "Fri, 31 Dec 1999 23:59:59 GMT", "²"])
+async def test_what_cannot_be_waited_for_is_not_retried(deeper: Any, told: str) -> None:
+    answer = httpx.Response(503, headers=[(b"Retry-After", told.encode())])
+    assert deeper["told_to_wait"](answer) is None
+
+
+async def test_retry_after_is_read_as_a_date_too(deeper: Any) -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=1.9), usegmt=True)
+    wait = deeper["told_to_wait"](httpx.Response(503, headers={"Retry-After": soon}))
+    assert wait is None or 0 <= wait < 3
+    assert 1 <= deeper["told_to_wait"](httpx.Response(503, headers={"Retry-After": "1"})) < 3
+
+
+async def test_a_hedge_leaves_no_call_behind_however_it_ends(deeper: Any) -> None:
+    ended = []
+
+    async def call(seconds: float) -> str:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            ended.append(seconds)
+        return "answer"
+
+    assert await deeper["hedged"](call, 0.05, patience=0.01) == "answer"
+    assert ended == [0.05] * 2
+    left = asyncio.create_task(deeper["hedged"](call, 60, patience=0.01))
+    await asyncio.sleep(0.1)
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    assert ended[2:] == [60] * 2
+
+
+async def test_a_quick_answer_and_a_quick_error_have_no_hedge(deeper: Any) -> None:
+    calls = []
+
+    async def call(error: Exception | None) -> str:
+        calls.append(error)
+        if error:
+            raise error
+        return "answer"
+
+    assert await deeper["hedged"](call, None, patience=1) == "answer"
+    with pytest.raises(LookupError):
+        await deeper["hedged"](call, LookupError(), patience=1)
+    assert len(calls) == 2
+
+
+async def test_only_one_of_a_crowd_tries_when_the_pause_is_over(deeper: Any) -> None:
+    supplier, breaker = deeper["supplier"], deeper["Breaker"](limit=2, pause=0.2)
+    supplier.failure_rate = 1
+    for _ in range(2):
+        await deeper["guarded"](breaker, "/stock/cup")
+    await asyncio.sleep(0.3)
+    supplier.reset()
+    crowd = [deeper["guarded"](breaker, "/stock/cup") for _ in range(9)]
+    ended = await asyncio.gather(*crowd, return_exceptions=True)
+    assert supplier.calls == 1
+    assert sum(isinstance(one, ConnectionError) for one in ended) == 8
+    with pytest.raises(ConnectionError):
+        await deeper["guarded"](breaker, "/stock/cup")
+
+
+async def test_a_404_and_a_cancelled_call_do_not_open_the_breaker(deeper: Any) -> None:
+    supplier, breaker = deeper["supplier"], deeper["Breaker"](limit=2, pause=60)
+    supplier.failure_rate, supplier.failure_status = 1, 404
+    for _ in range(4):
+        await deeper["guarded"](breaker, "/stock/cup")
+    supplier.hang = True
+    for _ in range(3):
+        asking = asyncio.create_task(deeper["guarded"](breaker, "/stock/cup"))
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.wait({asking})
+    breaker.let_in()

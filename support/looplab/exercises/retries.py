@@ -96,7 +96,7 @@ EXERCISE = Exercise(
             "hangs",
             "has no time-out for an attempt, or trusts stamina's timeout",
             "The bank hung, and pay waited with it. stamina's timeout looks at the clock between "
-            "attempts only. What ends an attempt that is under way?",
+            "attempts only; an attempt that is under way needs a time-out of its own.",
         ),
         Mistake(
             "attempt-too-long",
