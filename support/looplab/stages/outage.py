@@ -91,6 +91,8 @@ def _service(ask: Ask, client: httpx.AsyncClient) -> FastAPI:
         except (httpx.HTTPError, TimeoutError):
             raise HTTPException(503, "the next service gives no answer") from None
 
+    # Starlette does this in the first request, which would look busier than it is.
+    app.middleware_stack = app.build_middleware_stack()
     return app
 
 
