@@ -205,7 +205,14 @@ class Worker:
     async def kill(self) -> None:
         """Kill the process as the system does when memory runs out: no handler, no `finally`."""
         self._process.kill()
-        await asyncio.shield(asyncio.to_thread(self._process.communicate))
+        await asyncio.shield(asyncio.to_thread(self._reap))
+
+    def _reap(self) -> None:
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert stream is not None
+            with suppress(OSError):  # what was still to be written finds nobody to read it
+                stream.close()
 
 
 class Fleet:
