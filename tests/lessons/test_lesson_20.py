@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC110, PT012 (Redis and processes set no event; the block is what is tested)
 """What lesson 20 ships, attacked: slots that are killed, late, cancelled; workers that stop."""
 
 import ast
@@ -13,7 +14,10 @@ import httpx
 import pytest
 import redis.asyncio
 import uvicorn
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from uvicorn.server import HANDLED_SIGNALS
 
 from looplab.project import Project
 from looplab.publishing.notebooks import read_notebook
@@ -191,7 +195,7 @@ async def test_who_is_cancelled_while_waiting_or_working_leaves_no_slot(
 
 
 async def test_without_redis_nobody_gets_in(shared_slot: Any, free_tcp_port: int) -> None:
-    async with redis.asyncio.Redis(port=free_tcp_port, retry=None) as nowhere:
+    async with redis.asyncio.Redis(port=free_tcp_port, retry=Retry(NoBackoff(), 0)) as nowhere:
         with pytest.raises(RedisError):
             async with slot(shared_slot, nowhere):
                 pytest.fail("it let somebody in")
@@ -261,7 +265,7 @@ async def test_a_name_is_taken_while_its_process_is_alive(fleet: Fleet) -> None:
 def test_uvicorn_still_calls_handle_exit_for_each_signal() -> None:
     assert "self.handle_exit" in inspect.getsource(uvicorn.Server.capture_signals)
     assert list(inspect.signature(uvicorn.Server.handle_exit).parameters)[1:] == ["sig", "frame"]
-    assert signal.SIGTERM in uvicorn.server.HANDLED_SIGNALS
+    assert signal.SIGTERM in HANDLED_SIGNALS
 
 
 async def test_more_connections_than_requests_are_refused() -> None:
@@ -350,3 +354,41 @@ async def test_the_share_of_each_worker_fits_and_the_pool_after_it_is_refused(
             pools.append(await asyncpg.create_pool(postgres_server, min_size=share, max_size=share))
     finally:
         await asyncio.gather(*(pool.close() for pool in pools))
+
+
+@pytest.mark.parametrize(
+    ("cell", "old", "new", "claim"),
+    [
+        ("time-section", '"BEGIN; UPDATE', '"UPDATE', "The other gets the row"),
+        ("holder-section", "advisory_lock(", "advisory_lock_shared(", "One of five"),
+        ("queue-section", "attempt = $2", "attempt >= $2", "The late one can't finish it"),
+        ("pool-section", "room // pools", "room // 4", "Five pools fit"),
+    ],
+)
+async def test_a_section_on_postgresql_that_is_broken_fails_its_claim(
+    cell: str,
+    old: str,
+    new: str,
+    claim: str,
+    cells_of: Callable[[str], Any],
+    postgres_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(VARIABLE, postgres_server)
+    lesson = cells_of("20_deeper")
+    failed: list[str] = []
+
+    def check(text: str, holds: object) -> None:
+        if not holds:
+            failed.append(text)
+            raise LookupError
+
+    await lesson.define("setup")
+    for identity in dict.fromkeys(["queue-statements", cell]):
+        source = lesson._cells[identity]["source"]
+        lesson._cells[identity]["source"] = source.replace(old, new)
+        await lesson.run(identity)
+    lesson.names["claim"] = check
+    with pytest.raises(LookupError):
+        await on_postgres(lesson.names[SECTIONS[cell]])
+    assert failed[0].startswith(claim)

@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC110 (other processes and threads set no event)
 """Lesson 20's stage: worker processes of one service, the partner and the Redis that they share."""
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, Self
+from functools import partial
+from time import perf_counter
+from typing import Any, Final, Self
 from uuid import uuid4
 
 import httpx
@@ -98,11 +101,13 @@ class Rush:
         statuses: how often each status came; 0 stands for a connection that failed.
         most: the most charges that the partner was asked for at once.
         refused: how many of them he refused.
+        seconds: how long it took, from the first request to the last answer.
     """
 
     statuses: Counter[int]
     most: int
     refused: int
+    seconds: float
 
 
 def show_rushes(rushes: Mapping[str, Rush]) -> None:
@@ -237,9 +242,9 @@ class Fleet:
         self.workers: dict[str, Worker] = {}
         self._stack = AsyncExitStack()
         self._arguments: list[str] = []
-        self._held: list[asyncio.Task[Counter[int]]] = []
+        self._held: list[asyncio.Task[Any]] = []
         self.partner_server: LoopbackServer
-        self.redis: redis.asyncio.Redis
+        self.redis: Any
 
     @classmethod
     async def open(cls) -> Self:
@@ -299,8 +304,9 @@ class Fleet:
         await self.ready(*names)
         addresses = [await self.workers[name].address() for name in names]
         self.partner.reset()
-        statuses = await asyncio.to_thread(asyncio.run, _rush(orders, path, addresses))
-        return Rush(statuses, self.partner.most, self.partner.refused)
+        rushing = partial(_rush, orders, path, addresses)
+        statuses, seconds = await asyncio.to_thread(lambda: asyncio.run(rushing()))
+        return Rush(statuses, self.partner.most, self.partner.refused, seconds)
 
     async def hold(self, name: str, orders: int, path: str) -> None:
         """Send so many orders to a worker, and return while the partner has them all in hand.
@@ -383,7 +389,7 @@ class Fleet:
 
 def _client() -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx.AsyncClient(trust_env=False, verify=False, timeout=STARTS_WITHIN, limits=limits)  # noqa: S501
+    return httpx.AsyncClient(trust_env=False, verify=False, timeout=STARTS_WITHIN, limits=limits)
 
 
 async def _post(client: httpx.AsyncClient, address: str, path: str) -> int:
@@ -393,11 +399,13 @@ async def _post(client: httpx.AsyncClient, address: str, path: str) -> int:
         return 0
 
 
-async def _rush(orders: int, path: str, addresses: list[str]) -> Counter[int]:
+async def _rush(orders: int, path: str, addresses: list[str]) -> tuple[Counter[int], float]:
     dealt = list(itertools.islice(itertools.cycle(addresses), orders))
     async with _client() as client:
         await asyncio.gather(*(client.get(f"{address}/ready") for address in dealt))
-        return Counter(await asyncio.gather(*(_post(client, one, path) for one in dealt)))
+        began = perf_counter()
+        statuses = await asyncio.gather(*(_post(client, one, path) for one in dealt))
+        return Counter(statuses), perf_counter() - began
 
 
 async def _look(

@@ -18,11 +18,12 @@ from typing import Final, Self
 
 import httpx
 import psutil
+from starlette.types import Receive, Scope, Send
 
 STARTS_WITHIN: Final = 60.0  # seconds
 
 
-async def app(scope, receive, send) -> None:  # noqa: ANN001
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer each request with the number of the process."""
     if scope["type"] != "http":
         return
@@ -48,12 +49,7 @@ class OnePort:
             number = free.getsockname()[1]
         command = [sys.executable, "-m", "uvicorn", f"{__name__}:app", "--port", str(number)]
         command += ["--workers", str(workers), "--log-level", "critical", "--lifespan", "off"]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = _started(command)
         try:
             port = cls(f"http://127.0.0.1:{number}")
             async with asyncio.timeout(STARTS_WITHIN):
@@ -80,13 +76,18 @@ class OnePort:
         return Counter(number for share in shares for number in share.result())
 
     async def _ask(self, times: int) -> list[str]:
-        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=30) as client:  # noqa: S501
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=30) as client:
             return [(await client.get(self._address)).text for _ in range(times)]
 
     async def _answers(self) -> bool:
         with suppress(httpx.TransportError):
             return bool(await self._ask(1))
         return False
+
+
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
 
 
 def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

@@ -1,8 +1,7 @@
-"""PostgreSQL for lesson 20's second helping: sections that run where DATABASE_URL names a server."""
+"""Lesson 20's sections on PostgreSQL, which run where DATABASE_URL names a server."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -56,5 +55,5 @@ async def on_postgres(section: Section) -> bool:
 async def _close(connection: Any) -> None:
     try:
         await connection.close(timeout=CLOSES_WITHIN)
-    except (OSError, asyncio.TimeoutError):  # the server had ended it, or is stuck
+    except (OSError, TimeoutError):  # the server had ended it, or is stuck
         connection.terminate()
