@@ -291,8 +291,8 @@ class Fleet:
 
     async def _warm(self, client: httpx.AsyncClient, worker: Worker) -> None:
         address = await worker.address()
-        for path in ("/orders/semaphore", "/orders/shared"):
-            await asyncio.gather(*(_post(client, address, path) for _ in range(5)))
+        paths = ["/orders/semaphore", "/orders/shared"] * 5
+        await asyncio.gather(*(_post(client, address, path) for path in paths))
         worker.warm = True
 
     async def rush(self, orders: int, path: str, *names: str) -> Rush:
