@@ -32,8 +32,9 @@ from looplab.stages import checkout
 
 STARTS_WITHIN: Final = 60.0  # seconds, on a busy machine
 ENDS_WITHIN: Final = 20.0
-LOOKS_EVERY: Final = 500  # milliseconds between two looks of the balancer
-DRAINS: Final = 1_000  # milliseconds that a worker is not ready before it stops
+TAKES: Final = 200  # milliseconds for a charge
+LOOKS_EVERY: Final = 400  # milliseconds between two looks of the balancer
+DRAINS: Final = 1_200  # milliseconds that a worker is not ready before it stops
 
 
 class WorkerFailed(RuntimeError):
@@ -43,6 +44,9 @@ class WorkerFailed(RuntimeError):
 class Partner:
     """A partner who takes charges in 200 ms each, and answers 429 to those above his limit.
 
+    In batches, a charge is done when nobody has asked for another one for 200 ms: then those that
+    come together are in hand together, however long a busy machine needs to send them.
+
     Attributes:
         limit: how many charges he takes at once.
         at_once: how many he has in hand now.
@@ -50,12 +54,14 @@ class Partner:
         refused: how many he has refused.
         cents: the lamp's price.
         asked: how often he was asked for it.
+        in_batches: whether he works in batches.
         slow: while true, a charge isn't done until `slow` is false again.
     """
 
     def __init__(self, limit: int = 10) -> None:
         """Take charges; `limit` of them at once."""
         self.limit, self.cents, self.slow = limit, 1_999, False
+        self.in_batches, self._asked_at = False, 0.0
         self.at_once = self.most = self.refused = self.asked = 0
         self.app = Starlette(
             routes=[
@@ -71,13 +77,16 @@ class Partner:
 
     async def _charge(self, request: Request) -> Response:
         self.at_once += 1
+        self._asked_at = perf_counter()
         self.most = max(self.most, self.at_once)
         try:
             if self.at_once > self.limit:
                 self.refused += 1
                 return Response(status_code=429)
             with span(f"for worker {request.headers['X-Worker']}"):
-                await asyncio.sleep(ms(200))
+                await asyncio.sleep(ms(TAKES))
+                while self.in_batches and perf_counter() < self._asked_at + ms(TAKES):
+                    await asyncio.sleep(ms(5))
                 while self.slow and not await request.is_disconnected():
                     await asyncio.sleep(ms(20))
             return Response(status_code=201)
@@ -295,17 +304,22 @@ class Fleet:
         await asyncio.gather(*(_post(client, address, path) for path in paths))
         worker.warm = True
 
-    async def rush(self, orders: int, path: str, *names: str) -> Rush:
+    async def rush(self, orders: int, path: str, *names: str, in_batches: bool = True) -> Rush:
         """Send so many orders at once to `path`, to these workers in turn, and wait for all.
 
-        The clients run in a thread, so that an x-ray shows the partner's side alone. They are
+        The partner works in batches meanwhile, or charge by charge without `in_batches`. The
+        clients run in a thread, so that an x-ray shows the partner's side alone. They are
         connected before the rush begins.
         """
         await self.ready(*names)
         addresses = [await self.workers[name].address() for name in names]
         self.partner.reset()
         rushing = partial(_rush, orders, path, addresses)
-        statuses, seconds = await asyncio.to_thread(lambda: asyncio.run(rushing()))
+        self.partner.in_batches = in_batches
+        try:
+            statuses, seconds = await asyncio.to_thread(lambda: asyncio.run(rushing()))
+        finally:
+            self.partner.in_batches = False
         return Rush(statuses, self.partner.most, self.partner.refused, seconds)
 
     async def hold(self, name: str, orders: int, path: str) -> None:
@@ -355,7 +369,7 @@ class Fleet:
     async def steady(self, *names: str) -> AsyncGenerator[Load]:
         """Send an order every 40 ms while the block runs, to those workers that are ready.
 
-        A balancer deals them out in turn, and asks each worker every 500 ms whether it is ready.
+        A balancer deals them out in turn, and asks each worker every 400 ms whether it is ready.
         When the block has ended, requests under way are waited for.
         """
         await self.ready(*names)
