@@ -256,10 +256,23 @@ async def test_a_worker_that_cannot_start_says_why(fleet: Fleet) -> None:
         await fleet.ready("A")
 
 
-async def test_a_name_is_taken_while_its_process_is_alive(fleet: Fleet) -> None:
+async def test_a_worker_that_is_alive_is_not_started_again(fleet: Fleet) -> None:
     fleet.start("A")
-    with pytest.raises(ValueError, match="name='A'"):
-        fleet.start("A")
+    first = fleet.workers["A"]
+    fleet.start("A")
+    assert fleet.workers["A"] is first
+
+
+async def test_a_killed_worker_is_held_and_killed_again_when_its_cell_runs_twice(
+    fleet: Fleet,
+) -> None:
+    fleet.start("A")
+    for _ in range(2):
+        await fleet.hold("A", 5, "/orders/counter")
+        assert fleet.partner.at_once == 5
+        await fleet.kill("A")
+        assert fleet.partner.at_once == 0
+        assert int(await fleet.redis.get(f"{fleet.prefix}:counter")) == 5
 
 
 def test_uvicorn_still_calls_handle_exit_for_each_signal() -> None:

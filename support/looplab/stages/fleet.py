@@ -166,7 +166,7 @@ class Worker:
 
         Told to stop, it is not ready for `pause` seconds before it does; by 0 it stops at once.
         """
-        self.name, self.warm = name, False
+        self.name, self.pause, self.warm = name, pause, False
         # Not asyncio's own subprocesses: the event loop of a notebook on Windows starts none.
         self._process = subprocess.Popen(
             [sys.executable, "-m", checkout.__name__, str(pause), name, *arguments],
@@ -275,28 +275,35 @@ class Fleet:
     def start(self, *names: str, drains: bool = False) -> None:
         """Start workers of these names, and don't wait for them.
 
-        Those that drain stop as `DrainingServer` does, the others as uvicorn does. Raises
-        ValueError when a process of that name is alive.
+        Those that drain stop as `DrainingServer` does, the others as uvicorn does. A worker that is
+        alive stays as it is, so that a cell may run twice.
         """
         pause = ms(DRAINS) if drains else 0.0
         for name in names:
-            if name in self.workers and self.workers[name].alive:
-                raise ValueError(f"name={name!r}: there is a worker of that name; stop it first")
-            self.workers[name] = Worker(name, self._arguments, pause=pause)
+            if name not in self.workers or not self.workers[name].alive:
+                self.workers[name] = Worker(name, self._arguments, pause=pause)
 
     async def ready(self, *names: str) -> None:
         """Wait until all these workers say that they are ready, and are warm.
 
+        One that has ended is started again, as a supervisor would, so that a cell may run twice.
         A worker is warm when it has charged five orders at once, so that its connections are open.
         Raises WorkerFailed when one of them ended, TimeoutError when it takes 60 s.
         """
         async with asyncio.timeout(STARTS_WITHIN), _client() as client:
             for name in names:
+                await self._revive(name)
                 address = await self.workers[name].address()
                 while (await client.get(f"{address}/ready")).status_code != 200:
                     await asyncio.sleep(ms(20))
             cold = [name for name in names if not self.workers[name].warm]
             await asyncio.gather(*(self._warm(client, self.workers[name]) for name in cold))
+
+    async def _revive(self, name: str) -> None:
+        ended = self.workers[name]
+        if not ended.alive:
+            await ended.kill()
+            self.workers[name] = Worker(name, self._arguments, pause=ended.pause)
 
     async def _warm(self, client: httpx.AsyncClient, worker: Worker) -> None:
         address = await worker.address()
@@ -325,9 +332,12 @@ class Fleet:
     async def hold(self, name: str, orders: int, path: str) -> None:
         """Send so many orders to a worker, and return while the partner has them all in hand.
 
-        They stay there until the worker is killed.
+        They stay there until the worker is killed. A counter that counts nobody alive is deleted
+        before, so that a cell may run twice.
         """
         await self.ready(name)
+        if not self.partner.at_once:
+            await self.redis.delete(f"{self.prefix}:counter")
         self.partner.slow = True
         reached = self.partner.at_once + orders
         address = await self.workers[name].address()
