@@ -232,13 +232,13 @@ def _obey(server: uvicorn.Server, loop: asyncio.AbstractEventLoop) -> None:
     os._exit(0)
 
 
-async def _work(pause: str, name: str, partner: str, redis: str, prefix: str) -> None:
+async def _work(pause: str, name: str, partner: str, redis: str, prefix: str, lease: str) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     connect(name, partner, redis, prefix)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, loop="asyncio", timeout_graceful_shutdown=5
     )
-    DrainingServer.pause = float(pause)
+    DrainingServer.pause, limits["lease"] = float(pause), float(lease)
     server = DrainingServer(config) if DrainingServer.pause else uvicorn.Server(config)
     loop = asyncio.get_running_loop()
     threading.Thread(target=_obey, args=(server, loop), daemon=True).start()

@@ -32,6 +32,7 @@ from looplab.stages import checkout
 
 STARTS_WITHIN: Final = 60.0  # seconds, on a busy machine
 ENDS_WITHIN: Final = 20.0
+LEASE: Final = 2.0  # seconds, as in `checkout.limits`
 TAKES: Final = 200  # milliseconds for a charge
 LOOKS_EVERY: Final = 400  # milliseconds between two looks of the balancer
 DRAINS: Final = 1_200  # milliseconds that a worker is not ready before it stops
@@ -267,7 +268,8 @@ class Fleet:
             client = redis.asyncio.Redis.from_url(address, decode_responses=True)
             fleet.redis = await enter(client)
             fleet.partner_server = await enter(serve(fleet.partner.app))
-            fleet._arguments = [fleet.partner_server.url, address, fleet.prefix]
+            lease = max(LEASE, ms(LEASE * 1_000))  # a slow course has slow charges
+            fleet._arguments = [fleet.partner_server.url, address, fleet.prefix, str(lease)]
             fleet._stack = fleet._stack.pop_all()
         cls._open = fleet
         return fleet
