@@ -1,0 +1,407 @@
+# ruff: noqa: ASYNC110, PT012 (Redis and processes set no event; the block is what is tested)
+"""What lesson 20 ships, attacked: slots that are killed, late, cancelled; workers that stop."""
+
+import ast
+import asyncio
+import inspect
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import redis.asyncio
+import uvicorn
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from uvicorn.server import HANDLED_SIGNALS
+
+from looplab.project import Project
+from looplab.publishing.notebooks import read_notebook
+from looplab.shop.redis import URL_VARIABLE, serve_redis
+from looplab.stages import checkout
+from looplab.stages.fleet import Fleet, Worker, WorkerFailed
+from looplab.stages.one_port import OnePort
+from looplab.stages.postgres import VARIABLE, on_postgres
+
+pytestmark = pytest.mark.anyio
+
+
+# ---------------------------------------------------------------- the stage is the lesson
+
+
+def bare(function: ast.AST) -> str:
+    """Return a function's source without its docstrings and its hints."""
+    for one in ast.walk(function):
+        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            one.body = one.body[1:] if ast.get_docstring(one) else one.body
+        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef):
+            one.returns = None
+            if isinstance(one.body[-1], ast.Return) and ast.unparse(one.body[-1]) == "return None":
+                one.body.pop()
+        if isinstance(one, ast.arg) and one.arg != "cents":
+            one.annotation = None
+    return ast.unparse(function)
+
+
+@pytest.mark.parametrize(
+    ("cell", "name"),
+    [
+        ("naive-order", "order_with_semaphore"),
+        ("pattern-slot", "shared_slot"),
+        ("pattern-order", "order_with_shared_slots"),
+        ("breaks-cache", "get_price_from_memory"),
+        ("breaks-cache", "put_price_into_memory"),
+        ("breaks-cache-fix", "get_price_from_redis"),
+        ("breaks-cache-fix", "put_price_into_redis"),
+        ("drain-server", "DrainingServer"),
+    ],
+)
+def test_what_the_workers_do_is_what_the_lesson_shows(cell: str, name: str) -> None:
+    shown = next(
+        one for one in ast.walk(ast.parse(source_of(cell))) if getattr(one, "name", "") == name
+    )
+    run = ast.parse(inspect.getsource(getattr(checkout, name))).body[0]
+    assert bare(shown) == bare(run)
+
+
+def source_of(identity: str) -> str:
+    notebook = read_notebook(Project.here().lesson("20").path)
+    return next(one["source"] for one in notebook["cells"] if one["id"] == identity)
+
+
+async def test_script_limits_and_counter_are_those_of_the_lesson(
+    cells_of: Callable[[str], Any],
+) -> None:
+    lesson = cells_of("20")
+    await lesson.run("setup", "pattern-script")
+    assert lesson.names["TAKE"] == checkout.TAKE
+    assert f"limits = {checkout.limits!r}".replace("'", '"') in source_of("pattern-order")
+    counter = inspect.getsource(checkout.order_with_counter)
+    shown = source_of("breaks-killed-prose").partition("```python\n")[2].partition("```")[0]
+    run = counter[counter.index("    while") :].replace("here.redis", "redis")
+    assert inspect.cleandoc(shown) == inspect.cleandoc(run)
+
+
+# ---------------------------------------------------------------- slots that are shared
+
+
+@pytest.fixture(params=["embedded", "server"])
+async def client(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[redis.asyncio.Redis]:
+    if request.param == "server":
+        monkeypatch.setenv(URL_VARIABLE, request.getfixturevalue("redis_server"))
+    async with (
+        serve_redis() as address,
+        redis.asyncio.Redis.from_url(address, decode_responses=True) as opened,
+    ):
+        await opened.delete("slots")
+        yield opened
+
+
+@pytest.fixture
+async def shared_slot(cells_of: Callable[[str], Any]) -> Any:
+    lesson = cells_of("20")
+    await lesson.run("setup", "pattern-script", "pattern-slot")
+    return lesson.names["shared_slot"]
+
+
+def slot(shared_slot: Any, client: Any, **settings: Any) -> Any:
+    return shared_slot(client, "slots", **({"limit": 2, "lease": 30, "patience": 30} | settings))
+
+
+async def test_twenty_at_once_hold_two_slots_and_leave_none(
+    shared_slot: Any, client: redis.asyncio.Redis
+) -> None:
+    at_once = most = 0
+
+    async def works() -> None:
+        nonlocal at_once, most
+        async with slot(shared_slot, client):
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(0.005)
+            at_once -= 1
+
+    await asyncio.gather(*(works() for _ in range(20)))
+    assert most == 2
+    assert await client.zcard("slots") == 0
+
+
+async def test_a_slot_whose_holder_fails_is_free_and_the_error_comes_out(
+    shared_slot: Any, client: redis.asyncio.Redis
+) -> None:
+    with pytest.raises(LookupError):
+        async with slot(shared_slot, client):
+            raise LookupError
+    assert await client.zcard("slots") == 0
+
+
+async def test_no_slot_in_time_is_a_timeout_and_takes_none(
+    shared_slot: Any, client: redis.asyncio.Redis
+) -> None:
+    async with slot(shared_slot, client, limit=1):
+        with pytest.raises(TimeoutError):
+            async with slot(shared_slot, client, limit=1, patience=0.05):
+                pytest.fail("two hold one slot")
+        assert await client.zcard("slots") == 1
+
+
+async def test_a_dead_holders_slot_is_given_away_after_its_lease_and_not_before(
+    shared_slot: Any, client: redis.asyncio.Redis
+) -> None:
+    taken = await client.eval(checkout.TAKE, 1, "slots", 1, 600, "dead")
+    assert taken == 1
+    assert await client.eval(checkout.TAKE, 1, "slots", 1, 600, "early") == 0
+    async with slot(shared_slot, client, limit=1):
+        assert await client.zscore("slots", "dead") is None
+
+
+async def test_who_works_too_long_is_cancelled_before_the_lease_ends(
+    shared_slot: Any, client: redis.asyncio.Redis
+) -> None:
+    others = []
+    with pytest.raises(TimeoutError):
+        async with slot(shared_slot, client, limit=1, lease=2):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                others.append(await client.eval(checkout.TAKE, 1, "slots", 1, 60_000, "other"))
+    assert others == [0], "the lease was over while its holder still worked"
+
+
+async def test_who_is_cancelled_while_waiting_or_working_leaves_no_slot(
+    shared_slot: Any, client: redis.asyncio.Redis
+) -> None:
+    async def works() -> None:
+        async with slot(shared_slot, client, limit=1):
+            await asyncio.sleep(60)
+
+    tasks = [asyncio.create_task(works()) for _ in range(3)]
+    async with asyncio.timeout(20):
+        while not await client.zcard("slots"):
+            await asyncio.sleep(0.005)
+    for task in tasks:
+        task.cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(one) for one in ended} == {asyncio.CancelledError}
+    async with asyncio.timeout(20):
+        while await client.zcard("slots"):
+            await asyncio.sleep(0.005)
+
+
+async def test_without_redis_nobody_gets_in(shared_slot: Any, free_tcp_port: int) -> None:
+    async with redis.asyncio.Redis(port=free_tcp_port, retry=Retry(NoBackoff(), 0)) as nowhere:
+        with pytest.raises(RedisError):
+            async with slot(shared_slot, nowhere):
+                pytest.fail("it let somebody in")
+
+
+# ---------------------------------------------------------------- worker processes
+
+
+@pytest.fixture
+async def fleet() -> AsyncGenerator[Fleet]:
+    opened = await Fleet.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def draining(fleet: Fleet) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of worker D, which has been told to stop and drains for a minute."""
+    if sys.platform == "win32":
+        pytest.skip("Windows has no SIGTERM")
+    fleet.workers["D"] = Worker("D", fleet._arguments, pause=60)
+    await fleet.ready("D")
+    address = await fleet.workers["D"].address()
+    fleet.workers["D"].terminate()
+    async with httpx.AsyncClient(trust_env=False, base_url=address) as client:
+        async with asyncio.timeout(20):
+            while (await client.get("/ready")).status_code != 503:
+                await asyncio.sleep(0.01)
+        yield client
+
+
+async def test_a_draining_worker_still_works_on_new_connections(
+    fleet: Fleet, draining: httpx.AsyncClient
+) -> None:
+    async with httpx.AsyncClient(trust_env=False, base_url=draining.base_url) as another:
+        assert (await another.get("/price/memory")).json() == fleet.partner.cents
+    assert fleet.workers["D"].alive
+
+
+async def test_a_second_signal_skips_the_pause(fleet: Fleet, draining: httpx.AsyncClient) -> None:
+    fleet.workers["D"].terminate()
+    await fleet.workers["D"].ended()
+
+
+async def test_a_worker_ends_with_the_process_that_started_it(fleet: Fleet) -> None:
+    fleet.start("A")
+    await fleet.workers["A"].address()
+    process = fleet.workers["A"]._process
+    assert process.stdin is not None
+    process.stdin.close()
+    await fleet.workers["A"].ended()
+
+
+async def test_a_worker_that_cannot_start_says_why(fleet: Fleet) -> None:
+    fleet._arguments = ["http://127.0.0.1:1"]
+    fleet.start("A")
+    with pytest.raises(WorkerFailed, match="prefix"):
+        await fleet.ready("A")
+
+
+async def test_a_worker_that_is_alive_is_not_started_again(fleet: Fleet) -> None:
+    fleet.start("A")
+    first = fleet.workers["A"]
+    fleet.start("A")
+    assert fleet.workers["A"] is first
+
+
+async def test_a_killed_worker_is_held_and_killed_again_when_its_cell_runs_twice(
+    fleet: Fleet,
+) -> None:
+    fleet.start("A")
+    for _ in range(2):
+        await fleet.hold("A", 5, "/orders/counter")
+        assert fleet.partner.at_once == 5
+        await fleet.kill("A")
+        assert fleet.partner.at_once == 0
+        assert int(await fleet.redis.get(f"{fleet.prefix}:counter")) == 5
+
+
+def test_uvicorn_still_calls_handle_exit_for_each_signal() -> None:
+    assert "self.handle_exit" in inspect.getsource(uvicorn.Server.capture_signals)
+    assert list(inspect.signature(uvicorn.Server.handle_exit).parameters)[1:] == ["sig", "frame"]
+    assert signal.SIGTERM in HANDLED_SIGNALS
+
+
+async def test_more_connections_than_requests_are_refused() -> None:
+    with pytest.raises(ValueError, match="connections=3"):
+        await OnePort("http://127.0.0.1:1").ask(2, connections=3)
+
+
+# ---------------------------------------------------------------- PostgreSQL
+
+
+SECTIONS = {
+    "time-section": "hangs_with_a_lock",
+    "holder-section": "five_schedulers",
+    "queue-section": "five_takers",
+    "pool-section": "shares",
+}
+
+
+@pytest.mark.parametrize("cell", SECTIONS)
+async def test_each_section_on_postgresql_keeps_its_claims(
+    cell: str,
+    cells_of: Callable[[str], Any],
+    postgres_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(VARIABLE, postgres_server)
+    lesson = cells_of("20_deeper")
+    claims: list[tuple[str, bool]] = []
+    await lesson.define("setup", "queue-statements")
+    await lesson.run("queue-statements")
+    lesson.names["claim"] = lambda text, holds: claims.append((text, bool(holds)))
+    await lesson.run(cell)
+    assert await on_postgres(lesson.names[SECTIONS[cell]])
+    assert len(claims) >= 2
+    assert [text for text, holds in claims if not holds] == []
+
+
+async def test_a_section_leaves_no_schema_and_no_connection_behind(
+    postgres_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, postgres_server)
+    opened = []
+
+    async def fails(connect: Any) -> None:
+        opened.append(await connect(application_name="left-behind"))
+        await opened[0].execute("CREATE TABLE kept (id int)")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await on_postgres(fails)
+    assert opened[0].is_closed()
+    looks = await asyncpg.connect(postgres_server)
+    try:
+        schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'course\\_%'"
+        assert await looks.fetchval(schemas) == 0
+    finally:
+        await looks.close()
+
+
+async def test_without_a_server_a_section_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+    async def never(connect: Any) -> None:
+        pytest.fail("there is no server")
+
+    assert not await on_postgres(never)
+
+
+async def test_the_share_of_each_worker_fits_and_the_pool_after_it_is_refused(
+    postgres_server: str,
+) -> None:
+    looks = await asyncpg.connect(postgres_server)
+    try:
+        most = int(await looks.fetchval("SHOW max_connections"))
+        share = (most - int(await looks.fetchval("SHOW superuser_reserved_connections")) - 2) // 5
+    finally:
+        await looks.close()
+    if most > 100:
+        pytest.skip("the server is not the tests' own")
+    pools = []
+    try:
+        for _ in range(5):
+            pools.append(await asyncpg.create_pool(postgres_server, min_size=share, max_size=share))
+        # as superuser, the reserved ones can be had as well
+        with pytest.raises(asyncpg.TooManyConnectionsError):
+            pools.append(await asyncpg.create_pool(postgres_server, min_size=share, max_size=share))
+    finally:
+        await asyncio.gather(*(pool.close() for pool in pools))
+
+
+@pytest.mark.parametrize(
+    ("cell", "old", "new", "claim"),
+    [
+        ("time-section", '"BEGIN; UPDATE', '"UPDATE', "The other gets the row"),
+        ("holder-section", "advisory_lock(", "advisory_lock_shared(", "One of five"),
+        ("queue-section", "attempt = $2", "attempt >= $2", "The late one can't finish it"),
+        ("pool-section", "room // pools", "room // 4", "Five pools fit"),
+    ],
+)
+async def test_a_section_on_postgresql_that_is_broken_fails_its_claim(
+    cell: str,
+    old: str,
+    new: str,
+    claim: str,
+    cells_of: Callable[[str], Any],
+    postgres_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(VARIABLE, postgres_server)
+    lesson = cells_of("20_deeper")
+    failed: list[str] = []
+
+    def check(text: str, holds: object) -> None:
+        if not holds:
+            failed.append(text)
+            raise LookupError
+
+    await lesson.define("setup")
+    for identity in dict.fromkeys(["queue-statements", cell]):
+        source = lesson._cells[identity]["source"]
+        lesson._cells[identity]["source"] = source.replace(old, new)
+        await lesson.run(identity)
+    lesson.names["claim"] = check
+    with pytest.raises(LookupError):
+        await on_postgres(lesson.names[SECTIONS[cell]])
+    assert failed[0].startswith(claim)
