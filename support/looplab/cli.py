@@ -156,7 +156,7 @@ def check(lessons: Lessons = None) -> None:
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="A word, such as retries, or 14_retries.")],
+    name: Annotated[str, typer.Argument(help="A word, such as caching, or 21_caching.")],
 ) -> None:
     """Write the skeleton of a new lesson: its notebook, its checker and its row in the table."""
     from looplab.publishing import new as lessons_made

@@ -34,13 +34,13 @@ def copy(tmp_path: Path) -> Project:
 
 def test_the_skeleton_keeps_every_rule_but_says_what_is_to_be_written(copy: Project) -> None:
     before = len([lesson for lesson in copy.lessons() if not lesson.deeper])
-    written = new_lesson(copy, "retries")
+    written = new_lesson(copy, "caching")
 
     lesson = copy.lesson(f"{before:02}")
     assert [path.relative_to(copy.root).as_posix() for path in written] == [
-        f"notebooks/{before:02}_retries.ipynb",
-        "support/looplab/exercises/retries.py",
-        "tests/exercises/test_retries.py",
+        f"notebooks/{before:02}_caching.ipynb",
+        "support/looplab/exercises/caching.py",
+        "tests/exercises/test_caching.py",
         FILE.as_posix(),
         "README.md",
         "notebooks/00_start_here.ipynb",
@@ -58,7 +58,7 @@ def test_the_skeleton_keeps_every_rule_but_says_what_is_to_be_written(copy: Proj
 
 
 def test_the_skeleton_runs_and_its_test_passes(copy: Project) -> None:
-    notebook, _, test, *_ = new_lesson(copy, "retries")
+    notebook, _, test, *_ = new_lesson(copy, "caching")
     for one, passed in ((test, "2 passed"), (notebook, "1 passed")):
         ended = run(
             [sys.executable, "-m", "pytest", "-q", "-n0", "--rootdir", str(copy.root), str(one)],
@@ -79,7 +79,7 @@ def test_the_skeleton_runs_and_its_test_passes(copy: Project) -> None:
         ("retry-storm", "must be small letters"),
         ("14_", "must be small letters"),
         ("", "must be small letters"),
-        ("02_retries", "02 is 02_gather"),
+        ("02_caching", "02 is 02_gather"),
     ],
 )
 def test_a_name_that_is_none_or_taken_is_refused(copy: Project, name: str, said: str) -> None:

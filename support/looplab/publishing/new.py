@@ -153,7 +153,7 @@ async def test_a_wrong_answer_gets_its_own_hint(answer, mistake) -> None:
 def new_lesson(project: Project, name: str) -> list[Path]:
     """Write the skeleton of a lesson called ``name`` and return the files that are new or changed.
 
-    ``name`` is a word such as ``retries``, which gets the next number, or ``14_retries``.
+    ``name`` is a word such as ``caching``, which gets the next number, or ``21_caching``.
 
     Raises CourseError when the name is none, when the number or one of the files is taken, and when
     the table cannot be read.
@@ -180,8 +180,8 @@ def _named(project: Project, name: str) -> Lesson:
         name = f"{max(map(int, taken), default=-1) + 1:02}_{name}"
     if not (LESSON_NAME.fullmatch(name) and WORD.fullmatch(name[3:])):
         raise CourseError(
-            f"name is {name!r}; it must be small letters, digits and underscores, such as retries "
-            "or 14_retries."
+            f"name is {name!r}; it must be small letters, digits and underscores, such as caching "
+            "or 21_caching."
         )
     if name[:2] in taken:
         raise CourseError(f"name is {name!r}; {name[:2]} is {taken[name[:2]].name}.")
