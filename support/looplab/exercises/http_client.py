@@ -112,14 +112,15 @@ EXERCISE = Exercise(
             "lets calls queue inside httpx under a deadline, or keeps a slot that timed out",
             "After a bad moment of the supplier, ten calls at once are not possible any more. "
             "Either a slot is never given back, or calls that timed out while they queued inside "
-            "httpx took their connections with them.",
+            "httpx, or in the moment they started, took connections with them; httpx2 has that "
+            "fixed.",
         ),
         Mistake(
             "bound-to-one-loop",
             "makes the semaphore outside the lifespan: at import, or in make_app",
             "The app works in one event loop. Started again in another, it failed the requests "
-            "that had to queue: what they queue for belongs to the first loop. Make the slots where "
-            "you make the client.",
+            "that had to queue: what they queue for belongs to the first loop. Make the slots "
+            "where you make the client.",
         ),
         Mistake(
             "left-open-on-error",
@@ -256,7 +257,8 @@ async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
     - it answers what the supplier answers, requests in turn over one connection and requests at
       once at the same time;
     - a sku reaches the supplier whole, and no cookie of its answers comes back to it;
-    - a supplier that fails, cannot be reached or sends no JSON is a 502, one that says nothing for a second a 504;
+    - a supplier that fails, cannot be reached or sends no JSON is a 502, one that says nothing
+      for a second a 504;
     - in a rush, no more than ten calls are with a supplier that hangs, each request has an answer
       after a second, and ten at once are possible afterwards;
     - a second start works, in another loop too, and after each stop no connection is open.
