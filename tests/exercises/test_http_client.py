@@ -719,10 +719,12 @@ IN_MAKE_APP = changed(
         "    @asynccontextmanager\n",
         """    jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     client = httpx.AsyncClient(timeout=ms(1_000), cookies=jar)
+    kept.append(client)
 
     @asynccontextmanager
 """,
     ),
+    ("\ndef make_app", "\nkept = []\n\ndef make_app"),
 )
 
 
@@ -733,9 +735,10 @@ async def test_connections_that_an_attempt_leaves_are_closed_after_the_check(
         return [one for one in psutil.Process().net_connections("tcp") if one.status != "LISTEN"]
 
     before = connections()
-    make_app = written("08", IN_MAKE_APP)["make_app"]
+    names = written("08", IN_MAKE_APP)
     for _ in range(2):
-        assert (await check_client(make_app, limit=AMPLE)).mistake == "never-closed"
+        assert (await check_client(names["make_app"], limit=AMPLE)).mistake == "never-closed"
+    assert len(names["kept"]) == 2  # so that no garbage collector closes them
     assert [one for one in connections() if one not in before and one.status != "TIME_WAIT"] == []
 
 

@@ -592,7 +592,7 @@ async def _connections_closed() -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        delattr(loop, "create_connection")
+        vars(loop).pop("create_connection", None)
         for transport in opened:
             transport.abort()
         await asyncio.sleep(0)  # the loop closes their sockets in its next turn
