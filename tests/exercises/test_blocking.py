@@ -3,10 +3,12 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psutil
 import pytest
 from fastapi import FastAPI
 
@@ -26,6 +28,15 @@ async def lifespan(app):
 async def computed(prices):
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(report_app.state.pool, summarise, prices)
+"""
+
+WORKERS = """
+class Workers:
+    def __init__(self):
+        self.pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+
+    async def run(self, function, *args):
+        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *args)
 """
 
 RIGHT: tuple[tuple[str, str], ...] = (
@@ -80,12 +91,12 @@ async def report(sku, request: Request):
 """,
     ),
     (
-        "a pool of threads that is made when it is first needed",
-        f"""{POOL}
+        "a pool of threads that is made when it is first needed, and closed",
+        f"""
 @lru_cache
 def threads():
     return ThreadPoolExecutor(4)
-
+{POOL.replace("yield", "yield; threads().shutdown()")}
 async def report(sku):
     loop = asyncio.get_running_loop()
     prices = await loop.run_in_executor(threads(), fetch_prices, sku)
@@ -125,23 +136,16 @@ async def report(sku):
     ),
     (
         "a class of workers, as the lesson has it",
-        """
-class Workers:
-    def __init__(self):
-        self.pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
-
-    async def run(self, function, *args):
-        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *args)
-
+        f"""{WORKERS}
 @asynccontextmanager
 async def lifespan(app):
     workers = Workers()
     with workers.pool:
-        yield {"workers": workers}
+        yield {{"workers": workers}}
 
 async def report(sku, request: Request):
     prices = await asyncio.to_thread(fetch_prices, sku)
-    return {"sku": sku, "trend": await request.state.workers.run(summarise, prices)}
+    return {{"sku": sku, "trend": await request.state.workers.run(summarise, prices)}}
 """,
     ),
 )
@@ -505,6 +509,44 @@ async def ping():
         "ping-waits",
     ),
     (
+        "a pool of threads that is made when it is first needed, and never closed",
+        f"""{POOL}
+@lru_cache
+def threads():
+    return ThreadPoolExecutor(4)
+
+async def report(sku):
+    loop = asyncio.get_running_loop()
+    prices = await loop.run_in_executor(threads(), fetch_prices, sku)
+    return {{"sku": sku, "trend": await computed(prices)}}
+""",
+        "never-closed",
+    ),
+    (
+        "workers at the top of the module, which nobody closes",
+        f"""{WORKERS}
+workers = Workers()
+
+async def report(sku):
+    prices = await asyncio.to_thread(fetch_prices, sku)
+    return {{"sku": sku, "trend": await workers.run(summarise, prices)}}
+""",
+        "never-closed",
+    ),
+    (
+        "workers from a lifespan that forgets them after its yield",
+        f"""{WORKERS}
+@asynccontextmanager
+async def lifespan(app):
+    yield {{"workers": Workers()}}
+
+async def report(sku, request: Request):
+    prices = await asyncio.to_thread(fetch_prices, sku)
+    return {{"sku": sku, "trend": await request.state.workers.run(summarise, prices)}}
+""",
+        "never-closed",
+    ),
+    (
         "a pool of threads in each report, never shut down",
         """
 from concurrent.futures import ThreadPoolExecutor
@@ -792,6 +834,28 @@ async def test_a_child_that_cannot_compute_excuses_no_report_without_calls(app_o
     source = next(source for name, source, _ in WRONG if name.startswith("prices from a copy"))
     verdict = await check_blocking(app_of(source), limit=AMPLE)
     assert verdict.mistake == "calls-changed", verdict.message
+
+
+UNCLOSED = [(name, source) for name, source, mistake in WRONG if mistake == "never-closed"]
+
+
+@pytest.mark.parametrize("source", [pytest.param(source, id=name) for name, source in UNCLOSED])
+async def test_pools_that_an_attempt_leaves_are_stopped_and_told_of_again(source, app_of) -> None:
+    threads = set(threading.enumerate())
+    app = app_of(source)
+    for _ in range(2):
+        assert (await check_blocking(app, limit=AMPLE)).mistake == "never-closed"
+        assert _worker_processes() == []
+    for thread in set(threading.enumerate()) - threads:
+        if not thread.name.startswith("asyncio"):
+            await asyncio.to_thread(thread.join, 5)
+            assert not thread.is_alive(), thread.name
+
+
+def _worker_processes() -> list[str]:
+    children = psutil.Process().children(recursive=True)
+    commands = [" ".join(child.cmdline()) for child in children]
+    return [command for command in commands if "spawn_main" in command]
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:

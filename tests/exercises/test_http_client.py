@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 from fastapi import FastAPI
 
@@ -46,7 +47,7 @@ def make_app(partner_url):
             return answer.raise_for_status().json()
         except (TimeoutError, httpx.TimeoutException):
             raise HTTPException(504) from None
-        except httpx.HTTPError:
+        except (httpx.HTTPError, ValueError):
             raise HTTPException(502) from None
 
     return app
@@ -88,7 +89,10 @@ def make_app(url):
             raise HTTPException(502, "down") from down
         if answer.status_code != 200:
             raise HTTPException(502, "failed")
-        return answer.json()
+        try:
+            return answer.json()
+        except ValueError as babble:
+            raise HTTPException(502, "babbled") from babble
 
     return service
 """
@@ -135,11 +139,10 @@ class Partner:
             async with asyncio.timeout(ms(1_000)):
                 async with self.slots:
                     answer = await self.client.get(f"/stock/{quote(sku, safe='')}")
-            answer.raise_for_status()
-        except (httpx.HTTPError, TimeoutError) as error:
+            return answer.raise_for_status().json()
+        except (httpx.HTTPError, TimeoutError, ValueError) as error:
             late = isinstance(error, httpx.TimeoutException | TimeoutError)
             raise HTTPException(504 if late else 502) from error
-        return answer.json()
 
 
 def make_app(partner_url):
@@ -183,6 +186,7 @@ async def make_app(partner_url):
     async def too_late(request, error):
         return JSONResponse({"detail": "late"}, 504)
 
+    @app.exception_handler(ValueError)
     @app.exception_handler(httpx.HTTPError)
     async def failed(request, error):
         late = isinstance(error, httpx.TimeoutException)
@@ -231,7 +235,7 @@ RETURN = "            return answer.raise_for_status().json()\n"
 LATE = """        except (TimeoutError, httpx.TimeoutException):
             raise HTTPException(504) from None
 """
-FAILED = """        except httpx.HTTPError:
+FAILED = """        except (httpx.HTTPError, ValueError):
             raise HTTPException(502) from None
 """
 PASSED = "FastAPI(lifespan=lifespan)"
@@ -564,6 +568,47 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         ),
         "wrong-status",
     ),
+    (
+        "it lets out that a body isn't JSON",
+        changed(LIFESPAN, ("(httpx.HTTPError, ValueError)", "httpx.HTTPError")),
+        "no-json",
+    ),
+    (
+        "it passes a page of HTML on as text",
+        changed(
+            LIFESPAN,
+            (
+                RETURN,
+                """            answer.raise_for_status()
+            try:
+                return answer.json()
+            except ValueError:
+                return answer.text
+""",
+            ),
+        ),
+        "no-json",
+    ),
+    # -- another loop
+    (
+        "it makes the slots beside the lifespan",
+        changed(
+            LIFESPAN,
+            ("    @asynccontextmanager\n", "    slots = SLOTS\n\n    @asynccontextmanager\n"),
+            ('"slots": asyncio.Semaphore(10)', '"slots": slots'),
+            ("slots = SLOTS", "slots = asyncio.Semaphore(10)"),
+        ),
+        "bound-to-one-loop",
+    ),
+    (
+        "it makes the slots at the top of the module",
+        changed(
+            LIFESPAN,
+            ("\ndef make_app", "\nslots = asyncio.Semaphore(10)\n\ndef make_app"),
+            (", request.state.slots:", ", slots:"),
+        ),
+        "bound-to-one-loop",
+    ),
     # -- what travels
     ("its client keeps cookies", with_client("timeout=ms(1_000)"), "cookies-shared"),
     (
@@ -664,6 +709,37 @@ async def test_a_wrong_answer_gets_its_own_hint(
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
     assert {mistake.name for mistake in EXERCISE.mistakes} <= {mistake for *_, mistake in WRONG}
+
+
+IN_MAKE_APP = changed(
+    LIFESPAN,
+    (JAR, ""),
+    (WITH, "        " + YIELD + "\n"),
+    (
+        "    @asynccontextmanager\n",
+        """    jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    client = httpx.AsyncClient(timeout=ms(1_000), cookies=jar)
+    kept.append(client)
+
+    @asynccontextmanager
+""",
+    ),
+    ("\ndef make_app", "\nkept = []\n\ndef make_app"),
+)
+
+
+async def test_connections_that_an_attempt_leaves_are_closed_after_the_check(
+    written: Written,
+) -> None:
+    def connections() -> list[Any]:
+        return [one for one in psutil.Process().net_connections("tcp") if one.status != "LISTEN"]
+
+    before = connections()
+    names = written("08", IN_MAKE_APP)
+    for _ in range(2):
+        assert (await check_client(names["make_app"], limit=AMPLE)).mistake == "never-closed"
+    assert len(names["kept"]) == 2  # so that no garbage collector closes them
+    assert [one for one in connections() if one not in before and one.status != "TIME_WAIT"] == []
 
 
 ENDPOINT = """

@@ -167,7 +167,7 @@ async def test_a_client_made_in_each_loop_works_in_each(cells_of: Any) -> None:
     assert answers == [200] * 3
 
 
-async def test_deadlines_cost_httpx_seats_and_httpx2_none_and_slots_save_them(
+async def test_deadlines_cost_httpx_seats_and_httpx2_none(
     cells_of: Any,
 ) -> None:
     hurried = (await cells_of("08").define("setup", "breaks-seats-hurried"))["hurried"]
@@ -190,4 +190,32 @@ async def test_deadlines_cost_httpx_seats_and_httpx2_none_and_slots_save_them(
 
     assert await served(httpx, asyncio.Semaphore(40)) < 10
     assert await served(httpx2, asyncio.Semaphore(40)) == 10
-    assert await served(httpx, asyncio.Semaphore(10)) == 10
+
+
+async def test_a_call_that_is_cancelled_as_it_starts_costs_httpx_a_seat_and_httpx2_none() -> None:
+    async def seats_lost(library: Any) -> int:
+        return sum([await _loses_its_seat(library, steps) for steps in range(20)])
+
+    assert await seats_lost(httpx) > 0
+    assert await seats_lost(httpx2) == 0
+
+
+async def _loses_its_seat(library: Any, steps: int) -> bool:
+    """Cancel a call after so many steps of the loop; return whether the only seat is gone then."""
+    limits = library.Limits(max_connections=1)
+    async with (
+        serve(Supplier().app) as server,
+        library.AsyncClient(
+            base_url=server.url, limits=limits, trust_env=False, verify=False
+        ) as client,
+    ):
+        call = asyncio.create_task(client.get("/stock/A"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+        try:
+            await client.get("/stock/A", timeout=library.Timeout(5, pool=ms(200)))
+        except library.PoolTimeout:
+            return True
+        return False

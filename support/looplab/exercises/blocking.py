@@ -5,11 +5,18 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import httpx
 import psutil
@@ -34,6 +41,7 @@ ROUNDS = 3  # of reports with a ping behind them, at most: one in which it comes
 PART_OF_THE_WORK = 0.75  # a step that takes this share of the known work is the work
 POLLING = 200  # steps of one task in one report; an honest one takes some twenty
 POOLS = 4  # made while seven reports run; one that is made when it is first needed is fine
+ENDING = 3.0  # seconds that worker processes get to end by themselves, when their pool is stopped
 
 EXERCISE = Exercise(
     lesson="01",
@@ -123,6 +131,12 @@ EXERCISE = Exercise(
             "make a hundred pools. Make one pool when the app starts, in its lifespan.",
         ),
         Mistake(
+            "never-closed",
+            "makes the pool at the top of the module, or when it is first needed: nobody closes it",
+            "The app has stopped, and its pool still runs: nobody closes it. A pool belongs to the "
+            "lifespan, which makes it before its yield and closes it after.",
+        ),
+        Mistake(
             "polls",
             "asks whether a future is done in a loop with await asyncio.sleep(0) inside",
             "Your code asks again and again whether the work is done, and the loop spins at full "
@@ -160,9 +174,11 @@ async def check_blocking(app: Any, *, limit: float | None = None) -> Verdict:
     - the supplier is asked for several reports at once, by no more than a few pools;
     - a ping sent after the reports need not wait for them;
     - a report whose supplier refuses does not answer 200;
+    - no pool that it used is open when it has stopped;
     - the supplier is asked from this process, and what computes is in another one.
 
-    Threads and processes of any kind do. ``limit`` is how long the app may take in all,
+    Threads and processes of any kind do. Pools and worker processes that the app leaves are ended.
+    ``limit`` is how long the app may take in all,
     in seconds; unless given, as :func:`looplab.exercises.checking.check` has it.
     """
     return await check(functools.partial(_judge, app=app), limit=limit)
@@ -174,8 +190,8 @@ class _Visit:
 
     ``calls`` are those of the requests that are to succeed, which ``asked`` counts the reports of.
     ``first`` is the name of the request that was answered first of those that ran at once,
-    ``pools`` how many pools were made during the requests, and ``processes`` whether the app has
-    any.
+    ``pools`` how many pools were made during the requests, ``processes`` whether the app has
+    any, and ``used`` the pools that were given work.
     """
 
     alone: httpx.Response | None = None
@@ -188,6 +204,7 @@ class _Visit:
     first: str = ""
     pools: int = 0
     processes: bool = False
+    used: set[Executor] = field(default_factory=set)
 
 
 async def _judge(sandbox: Sandbox, *, app: Any) -> str:
@@ -197,13 +214,19 @@ async def _judge(sandbox: Sandbox, *, app: Any) -> str:
         raise wrong("wrong-type", f"it got {type(app).__name__}; write check_blocking(report_app)")
     expected, computing = await asyncio.to_thread(_reference)
     visit = _Visit()
+    before = {child.pid for child, _ in _children()}
+    unclosed = 0
     try:
-        with watched() as calls:
+        with watched() as calls, _uses_noted(visit.used):
             ran = await sandbox.run(lambda: xray(_requests(app, visit, calls), show=False))
     finally:
-        await asyncio.to_thread(_end_anyio_processes)
+        await _spare_the_loops_own(visit.used)
+        stopped_before = bool(visit.used & set(_stopped))
+        unclosed = await asyncio.to_thread(_end_pools, visit.used, before)
     error = visit.error or ran.error
     if error is not None:
+        if stopped_before and "after shutdown" in str(next(leaves(error))):
+            raise EXERCISE.wrong("never-closed", "this check stopped it when it ran before")
         raise _blame(error, calls)
     recording: Recording = ran.result()
     _judge_answers(visit, expected)
@@ -220,6 +243,8 @@ async def _judge(sandbox: Sandbox, *, app: Any) -> str:
     if visit.refused is not None and visit.refused.status_code == 200:
         raise EXERCISE.wrong("hides-a-failure", f"GET /report/{UNKNOWN}")
     _judge_places(visit)
+    if unclosed:
+        raise EXERCISE.wrong("never-closed")
     return (
         "Four reports run at once, and a ping is answered meanwhile. The waits share this process, "
         "the computing has left it, and the event loop is free."
@@ -300,8 +325,85 @@ def _pools_counted(visit: _Visit) -> Generator[None]:
             setattr(kind, "__init__", make)  # noqa: B010
 
 
+# The pools that now take note of the work that a learner's app gives them, and the pools that a
+# check has stopped because the app had not.
+_noting: ContextVar[set[Executor] | None] = ContextVar("_noting", default=None)
+_stopped: "WeakSet[Executor]" = WeakSet()
+
+
+@contextmanager
+def _uses_noted(used: set[Executor]) -> Generator[None]:
+    """Put into ``used`` each pool that gets work from the code in the block, or from its tasks."""
+    kinds = (ThreadPoolExecutor, ProcessPoolExecutor)
+    originals = [(kind, kind.submit) for kind in kinds]
+
+    def noted(submit: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(submit)
+        def submitted(self: Executor, /, *args: Any, **options: Any) -> Any:
+            noting = _noting.get()
+            if noting is not None:
+                noting.add(self)
+            return submit(self, *args, **options)
+
+        return submitted
+
+    for kind, submit in originals:
+        setattr(kind, "submit", noted(submit))  # noqa: B010
+    token = _noting.set(used)
+    try:
+        yield
+    finally:
+        _noting.reset(token)
+        for kind, submit in originals:
+            setattr(kind, "submit", submit)  # noqa: B010
+
+
+async def _spare_the_loops_own(used: set[Executor]) -> None:
+    """Take the loop's default pool out of ``used``: it outlives every app."""
+    own: set[Executor] = set()
+    with _uses_noted(own):
+        await asyncio.to_thread(int)
+    used -= own
+
+
+def _end_pools(used: set[Executor], before: set[int]) -> int:
+    """Stop the pools in ``used`` and the worker processes that are not in ``before``.
+
+    Returns how many of the pools were open until now. AnyIO's worker processes end as well: it
+    keeps them as long as the loop runs.
+    """
+    unclosed = [pool for pool in used if _is_open(pool)]
+    for pool in unclosed:
+        pool.shutdown(wait=False, cancel_futures=True)
+        _stopped.add(pool)
+    _end_anyio_processes()
+    left = [child for child in _workers() if child.pid not in before]
+    _, alive = psutil.wait_procs(left, timeout=ENDING)
+    for child in alive:
+        with suppress(psutil.Error):
+            child.kill()
+    psutil.wait_procs(alive, timeout=ENDING)
+    return len(unclosed)
+
+
+def _is_open(pool: Executor) -> bool:
+    """Return whether the pool was not shut down; one whose workers died may still be open."""
+    try:
+        pool.submit(int).cancel()
+    except BrokenExecutor:
+        return True
+    except RuntimeError:
+        return False
+    return True
+
+
 def _has_worker_processes() -> bool:
-    """Return whether this process has children that can compute for it.
+    """Return whether this process has children that can compute for it."""
+    return next(_workers(), None) is not None
+
+
+def _workers() -> Generator[psutil.Process]:
+    """Yield the children of this process, and theirs, that can compute for it.
 
     What serves multiprocessing itself cannot, and it stays once it has been used: the tracker of
     resources, and the server that forks workers, which is the default from Python 3.14 on. Nor can
@@ -314,8 +416,7 @@ def _has_worker_processes() -> bool:
                 "multiprocessing.forkserver" in command and child.ppid() == own
             )
             if not serves and "python" in Path(child.exe()).name.lower():
-                return True
-    return False
+                yield child
 
 
 def _end_anyio_processes() -> None:

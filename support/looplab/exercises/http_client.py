@@ -1,9 +1,9 @@
 """The exercise of lesson 08: one HTTP client for an app, made and closed in its lifespan.
 
 The supplier runs on a real server on this machine, sets a cookie with each answer, and notes those
-that come back. The app is started and stopped four times: on a good day, on a day
-on which the supplier fails, in a rush while it hangs, and once to be stopped by an error. Another
-app gets a supplier that cannot be reached.
+that come back. The app is started and stopped five times: on a good day, on a day
+on which the supplier fails, in a rush while it hangs, once to be stopped by an error, and once in
+another event loop. Another app gets a supplier that cannot be reached.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import contextlib
 import functools
 import inspect
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from urllib.parse import quote
 import httpx
 from asgi_lifespan import LifespanManager
 from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 
 from looplab.exercises.checking import check, require_function
 from looplab.exercises.error_text import leaves
@@ -36,9 +37,12 @@ LONGER = 10  # looks for one call more, once the most are there
 TRIES = 2  # of the requests at once: on a machine that stands still they miss each other
 MEETING = 0.5  # seconds that requests at once get to meet at the supplier
 SLOW = 600  # milliseconds that a supplier may take; it is given up on after 1000
+BUSY = 100  # milliseconds that it takes in another loop, so that requests meet there
 TICK = 20  # milliseconds between two looks whether a supplier that hangs has been given up on
 PATIENCE = 75  # such looks; a machine that stops everything stops them as well
 ODD_SKU = "A?price=0"
+CONTENDED = 15  # requests at once in another loop, so that some queue for a slot
+BABBLING = "maintenance"  # the SKU whose answer is a page of HTML
 STARTING = 5.0  # seconds that a lifespan gets to start, and to stop
 SETTLING = 1.0  # seconds that the server gets to notice a closed connection
 LOOKS = 400  # in each of those times
@@ -108,7 +112,15 @@ EXERCISE = Exercise(
             "lets calls queue inside httpx under a deadline, or keeps a slot that timed out",
             "After a bad moment of the supplier, ten calls at once are not possible any more. "
             "Either a slot is never given back, or calls that timed out while they queued inside "
-            "httpx took their connections with them.",
+            "httpx, or in the moment they started, took connections with them; httpx2 has that "
+            "fixed.",
+        ),
+        Mistake(
+            "bound-to-one-loop",
+            "makes the semaphore outside the lifespan: at import, or in make_app",
+            "The app works in one event loop. Started again in another, it failed the requests "
+            "that had to queue: what they queue for belongs to the first loop. Make the slots "
+            "where you make the client.",
         ),
         Mistake(
             "left-open-on-error",
@@ -121,8 +133,8 @@ EXERCISE = Exercise(
             "cookies-shared",
             "shares the client with its cookie jar",
             "A cookie that the supplier set for one request was sent with another: in production "
-            "that is Ada's session in Bob's call. A client for all needs a jar that takes none: "
-            "cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())).",
+            "that is Ada's session in Bob's call. A client keeps cookies in its jar; give a client "
+            "for all one whose policy takes none.",
         ),
         Mistake(
             "sku-cut",
@@ -149,6 +161,13 @@ EXERCISE = Exercise(
             "returns what the supplier says, whatever its status",
             "The supplier answered 503, and the app answered 200: callers and monitoring take the "
             "error for stock. Call raise_for_status(), and answer 502 to the library's HTTPError.",
+        ),
+        Mistake(
+            "no-json",
+            "lets out what json() raises for a body that isn't JSON",
+            "The supplier answered 200 with a page of HTML, as a proxy in front of it does during "
+            "maintenance, and your app called that a bug of its own. A body that can't be read is "
+            "a failure of the supplier, so answer 502. Ask what json() raises then.",
         ),
         Mistake(
             "wrong-status",
@@ -198,7 +217,10 @@ class _Visit:
 
 @dataclass(slots=True)
 class _Watched:
-    """The supplier's app, which sets a cookie with each answer; ``cookies`` are those it got."""
+    """The supplier's app, which sets a cookie with each answer; ``cookies`` are those it got.
+
+    For one SKU it answers with a page that is no JSON.
+    """
 
     app: ASGIApp
     cookies: list[str] = field(default_factory=list)
@@ -215,6 +237,9 @@ class _Watched:
             self.cookies += [
                 value.decode() for name, value in scope["headers"] if name == b"cookie"
             ]
+            if scope["path"] == f"/stock/{BABBLING}":
+                await HTMLResponse("<h1>We will be back soon</h1>")(scope, receive, sending)
+                return
         await self.app(scope, receive, sending)
 
 
@@ -227,15 +252,18 @@ async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
 
     It is called as ``make_app(partner_url)`` with the address of a supplier on a real server on
     this machine, and returns a FastAPI app with ``GET /stock/{sku}``. The app is started, called
-    and stopped four times, the last time by an error. It passes if
+    and stopped five times, once by an error and the last time in another event loop. It passes if
 
     - it answers what the supplier answers, requests in turn over one connection and requests at
       once at the same time;
     - a sku reaches the supplier whole, and no cookie of its answers comes back to it;
-    - a supplier that fails or cannot be reached is a 502, one that says nothing for a second a 504;
+    - a supplier that fails, cannot be reached or sends no JSON is a 502, one that says nothing
+      for a second a 504;
     - in a rush, no more than ten calls are with a supplier that hangs, each request has an answer
       after a second, and ten at once are possible afterwards;
-    - a second start works, and after each stop no connection is open.
+    - a second start works, in another loop too, and after each stop no connection is open.
+
+    Connections that an app leaves open are closed.
 
     ``limit`` is how long the app may take in all, in seconds; 15 unless given.
     """
@@ -246,7 +274,7 @@ async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
     make_app = require_function(make_app, example="check_client(make_app)")
     supplier = Supplier()
     watched = _Watched(supplier.app)
-    async with serve(watched) as server:
+    async with serve(watched) as server, _connections_closed():
         try:
             app = await _made(sandbox, make_app, server.url)
             await _judge_good_day(sandbox, app, server, supplier)
@@ -255,6 +283,7 @@ async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
                 raise EXERCISE.wrong("cookies-shared", watched.cookies[0])
             await _judge_rush(sandbox, app, supplier)
             await _judge_stop_by_error(sandbox, app, server)
+            await _judge_another_loop(sandbox, app, supplier)
             await _judge_unreachable(sandbox, make_app)
         finally:
             supplier.hang = False
@@ -262,7 +291,7 @@ async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
     return (
         f"{IN_TURN} requests in turn over one connection, {AT_ONCE} at once without waiting for "
         f"each other, {MOST} at most, each answered in a second, failures told apart, nothing open "
-        "after four starts and stops."
+        "after five starts and stops."
     )
 
 
@@ -323,7 +352,7 @@ async def _judge_bad_day(
         visit.answers = [await client.get("/stock/A")]
         visit.answers.append(await client.get(f"/stock/{quote(ODD_SKU, safe='')}"))
         async with asyncio.TaskGroup() as group:
-            for sku in ("slow", "failing", "hanging"):
+            for sku in ("slow", "failing", "hanging", BABBLING):
                 group.create_task(_status_of(client, sku, visit))
 
     ran = await sandbox.run(lambda: _visited(app, visit, asked))
@@ -342,6 +371,8 @@ async def _judge_bad_day(
         raise EXERCISE.wrong("failure-as-answer")
     _judge_status("a supplier that fails", visit.statuses["failing"], 502)
     _judge_status("a supplier that says nothing", visit.statuses["hanging"], 504)
+    if visit.statuses[BABBLING] != 502:
+        raise EXERCISE.wrong("no-json", f"the answer was {visit.statuses[BABBLING]}")
     await _judge_closed(server, "never-closed")
 
 
@@ -400,6 +431,33 @@ async def _judge_stop_by_error(sandbox: Sandbox, app: FastAPI, server: LoopbackS
     visit.served = bool(visit.answers)
     _judge_ended(ran, visit)
     await _judge_closed(server, "left-open-on-error")
+
+
+async def _judge_another_loop(sandbox: Sandbox, app: FastAPI, supplier: Supplier) -> None:
+    """Start the app in a loop of its own, in a thread, with more requests than it has slots."""
+    visit = _Visit()
+    supplier.latency = ms(BUSY)
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        for _ in range(TRIES):
+            async with asyncio.TaskGroup() as group:
+                for number in range(CONTENDED):
+                    group.create_task(_status_of(client, f"D{number}", visit))
+            if set(visit.statuses.values()) == {200}:
+                break
+
+    def in_its_own_loop() -> None:
+        with asyncio.Runner() as runner:
+            runner.run(asyncio.wait_for(_visited(app, visit, asked), sandbox.patience))
+
+    ran = await sandbox.run(lambda: asyncio.to_thread(in_its_own_loop))
+    supplier.latency = 0
+    # A machine that stands still makes some late, but fails none.
+    answered = sum(status == 200 for status in visit.statuses.values())
+    failed = any(status not in {200, 504} for status in visit.statuses.values())
+    if failed or (ran.error is not None and _says_other_loop(ran.error)):
+        raise EXERCISE.wrong("bound-to-one-loop", f"{answered} of {CONTENDED} were answered")
+    _judge_ended(ran, visit)
 
 
 async def _judge_unreachable(sandbox: Sandbox, make_app: Callable[[str], Any]) -> None:
@@ -506,6 +564,39 @@ def _judge_status(what: str, status: int | None, expected: int) -> None:
 
 def _says_closed(error: BaseException) -> bool:
     return any("closed" in str(leaf) for leaf in leaves(error) if isinstance(leaf, RuntimeError))
+
+
+def _says_other_loop(error: BaseException) -> bool:
+    errors = [leaf for leaf in leaves(error) if isinstance(leaf, RuntimeError)]
+    return any("different event loop" in str(error) for error in errors)
+
+
+@contextlib.asynccontextmanager
+async def _connections_closed() -> AsyncGenerator[None]:
+    """Close what the block has opened with the loop's ``create_connection`` and left open.
+
+    A client that nobody closes keeps its connections when their server has gone, and then what
+    looks for leaks finds those of an earlier attempt.
+    """
+    loop = asyncio.get_running_loop()
+    create: Any = loop.create_connection
+    opened: list[asyncio.Transport] = []
+
+    @functools.wraps(create)
+    async def noted(*args: Any, **options: Any) -> Any:
+        transport, protocol = await create(*args, **options)
+        opened.append(transport)
+        return transport, protocol
+
+    setattr(loop, "create_connection", noted)  # noqa: B010
+    try:
+        yield
+    finally:
+        vars(loop).pop("create_connection", None)
+        for transport in opened:
+            transport.abort()
+        await asyncio.sleep(0)  # the loop closes their sockets in its next turn
+        await asyncio.sleep(0)
 
 
 async def _judge_closed(server: LoopbackServer, mistake: str) -> None:

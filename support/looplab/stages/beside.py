@@ -163,5 +163,9 @@ def two_processes() -> ProcessPoolExecutor:
 
 
 def _processes(count: int) -> ProcessPoolExecutor:
-    deaf = (signal.SIGINT, signal.SIG_IGN)
-    return ProcessPoolExecutor(count, get_context("spawn"), signal.signal, deaf)
+    return ProcessPoolExecutor(
+        max_workers=count,
+        mp_context=get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
