@@ -42,11 +42,20 @@ class WorkerFailed(RuntimeError):
     """A worker process ended before it served anybody; the message holds what it wrote."""
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Charges that end together; ``asked_at`` is when the last of them was asked for."""
+
+    asked_at: float = 0.0
+    done: bool = False
+
+
 class Partner:
     """A partner who takes charges in 200 ms each, and answers 429 to those above his limit.
 
-    In batches, a charge is done when nobody has asked for another one for 200 ms: then those that
-    come together are in hand together, however long a busy machine needs to send them.
+    In batches, all that he has in hand are done when nobody has asked for another one for 200 ms:
+    then those that come together are in hand together, however long a busy machine needs to send
+    them. Who asks after that is in the next batch.
 
     Attributes:
         limit: how many charges he takes at once.
@@ -62,7 +71,7 @@ class Partner:
     def __init__(self, limit: int = 10) -> None:
         """Take charges; `limit` of them at once."""
         self.limit, self.cents, self.slow = limit, 1_999, False
-        self.in_batches, self._asked_at = False, 0.0
+        self.in_batches, self._batch = False, _Batch()
         self.at_once = self.most = self.refused = self.asked = 0
         self.app = Starlette(
             routes=[
@@ -78,21 +87,26 @@ class Partner:
 
     async def _charge(self, request: Request) -> Response:
         self.at_once += 1
-        self._asked_at = perf_counter()
         self.most = max(self.most, self.at_once)
         try:
             if self.at_once > self.limit:
                 self.refused += 1
                 return Response(status_code=429)
             with span(f"for worker {request.headers['X-Worker']}"):
-                await asyncio.sleep(ms(TAKES))
-                while self.in_batches and perf_counter() < self._asked_at + ms(TAKES):
-                    await asyncio.sleep(ms(5))
+                await (self._batched() if self.in_batches else asyncio.sleep(ms(TAKES)))
                 while self.slow and not await request.is_disconnected():
                     await asyncio.sleep(ms(20))
             return Response(status_code=201)
         finally:
             self.at_once -= 1
+
+    async def _batched(self) -> None:
+        batch = self._batch
+        batch.asked_at = perf_counter()
+        while not batch.done:
+            await asyncio.sleep(max(batch.asked_at + ms(TAKES) - perf_counter(), 0))
+            if not batch.done and perf_counter() >= batch.asked_at + ms(TAKES):
+                batch.done, self._batch = True, _Batch()
 
     async def _tell(self, request: Request) -> Response:
         self.asked += 1
