@@ -15,6 +15,8 @@ from redis.exceptions import LockError, RedisError
 from looplab.exercises.locks import EXERCISE, check_locks
 from looplab.exercises.taking import renew, taken
 
+TRIES = 3  # of an answer whose mistake a busy machine hid
+
 pytestmark = pytest.mark.anyio
 
 kept: list[Any] = []  # tasks that a wrong answer leaves running
@@ -741,7 +743,10 @@ async def stubborn(lock):
     ("source", "mistake"), [each[1:] for each in WRONG], ids=[each[0] for each in WRONG]
 )
 async def test_a_wrong_answer_gets_its_own_hint(source: str, mistake: str) -> None:
-    verdict = await verdict_on(source)
+    for _ in range(TRIES):
+        verdict = await verdict_on(source)
+        if verdict.mistake == mistake:
+            break
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
 
 
