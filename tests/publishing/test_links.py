@@ -6,8 +6,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from looplab.project import CourseError, Project
+from looplab.kept import PREDICTION
+from looplab.project import CourseError, Lesson, Project
+from looplab.publishing.draft import Draft
+from looplab.publishing.kept import kept_faults, taken_out, write_kept
 from looplab.publishing.links import (
     Repository,
     badges,
@@ -20,6 +24,7 @@ from looplab.publishing.links import (
     write_links,
 )
 from looplab.publishing.notebooks import read_notebook, recorded_hash, sources_hash, write_notebook
+from looplab.publishing.rules.cells import LIMITS, sizes
 
 README = "# Async patterns\n\nNotebooks that run.\n"
 SET_UP = f"try:\n    import asyncio\n{set_up_ending(None)}\nstart = 1"
@@ -124,6 +129,29 @@ def test_a_lesson_that_was_changed_and_not_run_stays_stale(course: Project) -> N
     write_links(course)
     notebook = read_notebook(path)
     assert recorded_hash(notebook) != sources_hash(notebook)
+
+
+def test_what_is_kept_for_the_site_stays_its_lessons(course: Project) -> None:
+    path = course.lesson("02").path
+    notebook = read_notebook(path)
+    shown = new_output("display_data", data={"text/plain": "asked", PREDICTION: {}})
+    notebook["cells"][2]["outputs"] = [shown]
+    kept = taken_out(notebook)
+    write_notebook(notebook, path)
+    write_kept(kept, path)
+    note(course, "ada/async-course")
+    assert path in write_links(course)
+    assert kept_faults(read_notebook(path), path) == []
+
+
+@pytest.mark.parametrize("address", ["", "ada/" + "a-course-with-a-rather-long-name" * 2])
+def test_what_a_set_up_cell_says_of_the_address_does_not_count_as_its_length(address: str) -> None:
+    repository = parse(address) if address else None
+    imports = "\n".join(f"    import module_{number}" for number in range(LIMITS.folded_lines - 3))
+    cell = new_code_cell(f"try:\n{imports}\n{set_up_ending(repository)}", id="setup")
+    cell["metadata"]["tags"] = ["setup"]
+    told = list(sizes(Draft(Lesson(Path("02_gather.ipynb")), new_notebook(cells=[cell]))))
+    assert [fault for fault in told if fault.startswith("setup has")] == []
 
 
 def test_where_the_course_is_missing_the_cell_says_what_to_type_there() -> None:

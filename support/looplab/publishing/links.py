@@ -14,9 +14,10 @@ from nbformat import NotebookNode
 
 from looplab.project import CourseError, Project
 from looplab.publishing.notebooks import (
+    AT_HOME,
+    ENDING,
+    MISSING,
     read_notebook,
-    recorded_hash,
-    sources_hash,
     write_notebook,
 )
 
@@ -30,9 +31,6 @@ ADDRESS = re.compile(
 BADGES = re.compile(r"(?:\[!\[[^]]*\]\([^)]*\)\]\([^)]*\)\s*)+")
 NOTED = re.compile(r'^\[tool\.course\]\nrepository = ".*"$', re.M)
 NO_ADDRESS = "No address of a repository is noted yet: `course links OWNER/NAME` notes one."
-# How a set-up cell ends its imports, in any of the forms below.
-MISSING = "except ModuleNotFoundError as missing:"
-ENDING = re.compile(rf"^{MISSING}\n(?:    .*\n)*?    .*from None$", re.M)
 COLUMNS = 80
 
 
@@ -163,8 +161,7 @@ def link_faults(project: Project) -> list[str]:
 def set_up_ending(repository: Repository | None) -> str:
     """Return how a set-up cell ends its imports: what it says where the course is missing."""
     if repository is None:
-        says = 'raise SystemExit(f"{missing}. Start with: course open") from None'
-        return f"{MISSING}\n    {says}"
+        return AT_HOME
     install = [f'        "{repository.install}"']
     if len(install[0]) > COLUMNS:
         command, plus, address = repository.install.partition("+")
@@ -199,10 +196,7 @@ def _stale(project: Project) -> Iterator[tuple[Path, str | NotebookNode]]:
         yield readme, wanted
     for lesson in project.lessons():
         notebook = read_notebook(lesson.path)
-        as_saved = recorded_hash(notebook) == sources_hash(notebook)
         if _end_set_up(notebook, set_up_ending(repository), lesson.name):
-            if as_saved:
-                notebook["metadata"]["course"]["sources"] = sources_hash(notebook)
             yield lesson.path, notebook
 
 

@@ -29,6 +29,12 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PASSING_CELL_METADATA = ("execution", "ExecuteTime", "collapsed", "scrolled", "trusted")
 PASSING_NOTEBOOK_METADATA = ("widgets", "execution", "signature", "toc-autonumbering")
 
+# How a set-up cell ends its imports. What it says there follows the repository's public address, by
+# `course links`, and has no part in what a lesson does.
+MISSING = "except ModuleNotFoundError as missing:"
+ENDING = re.compile(rf"^{MISSING}\n(?:    .*\n)*?    .*from None$", re.M)
+AT_HOME = f'{MISSING}\n    raise SystemExit(f"{{missing}}. Start with: course open") from None'
+
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,16}\b")
 # the look-behind lets a match begin at a word's beginning only, so that a long word costs little
 KERNEL_FILE = re.compile(r"(?<![^\s\"'(<>])[^\s\"'(<>]*ipykernel_\d+[/\\]\d+\.py")
@@ -85,10 +91,15 @@ def write_text(text: str, path: Path) -> None:
         raise CourseError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
+def at_home(source: str) -> str:
+    """Return a cell's source as it is where no public address of the repository is noted."""
+    return ENDING.sub(lambda _: AT_HOME, source, count=1)
+
+
 def sources_hash(notebook: NotebookNode) -> str:
     """Return the SHA-256 of what makes outputs: each cell's type, source and tags, in order."""
     parts = [
-        [cell["cell_type"], cell["source"], sorted(cell["metadata"].get("tags", []))]
+        [cell["cell_type"], at_home(cell["source"]), sorted(cell["metadata"].get("tags", []))]
         for cell in notebook["cells"]
     ]
     text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))

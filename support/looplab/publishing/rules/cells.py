@@ -7,6 +7,7 @@ from statistics import median
 
 from looplab.publishing import markdown
 from looplab.publishing.draft import TOP_LEVEL_AWAIT, Draft, called_names, tags
+from looplab.publishing.notebooks import at_home
 from looplab.publishing.rules.rule import Rule
 from looplab.publishing.saved import outputs
 
@@ -80,7 +81,7 @@ def sizes(draft: Draft) -> Iterator[str]:
     count = len(draft.cells) - len(draft.notes)
     if not low <= count <= high:
         yield f"there are {count} cells; there must be {low} to {high}"
-    lengths = [len(cell["source"].splitlines()) for cell in draft.code]
+    lengths = [len(at_home(cell["source"]).splitlines()) for cell in draft.code]
     for cell, length in zip(draft.code, lengths, strict=True):
         most = limits.folded_lines if FOLDED.intersection(tags(cell)) else limits.lines
         if length > most:
@@ -92,7 +93,7 @@ def sizes(draft: Draft) -> Iterator[str]:
         yield f"the median code cell has {middle:g} lines; at most {limits.median:g} are allowed"
     for cell in draft.cells:
         text, is_prose = cell["source"], cell["cell_type"] == "markdown"
-        lines = markdown.code_lines(text) if is_prose else text.splitlines()
+        lines = markdown.code_lines(text) if is_prose else at_home(text).splitlines()
         for line in lines:
             if len(line) > MAX_COLUMNS:
                 yield f"{cell['id']} has a line of {len(line)} characters: {line[:40]}..."
