@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from looplab.exercises import checking, sandbox
+from looplab.exercises import checking
 from looplab.exercises.checking import check, require_function
 from looplab.exercises.sandbox import Sandbox
 from looplab.exercises.verdicts import Verdict
@@ -29,26 +30,16 @@ async def verdict_on(act: Callable[[], Any], limit: float = LIMIT) -> Verdict:
     return await check(judge, limit=limit)
 
 
-freed: list[bool] = []
-
-
 @pytest.fixture(autouse=True)
 async def nothing_stays():
     """A check leaves no task and the loop's own task factory; pytest sees to warnings."""
     loop = asyncio.get_running_loop()
     factory = loop.get_task_factory()
     before = asyncio.all_tasks()
-    known = list(sandbox._abandoned)  # by answers of other tests' that nothing can end
     yield
     left = [repr(task) for task in asyncio.all_tasks() - before]
     assert [task for task in left if "TestRunner" not in task] == []
     assert loop.get_task_factory() is factory
-    freed.append(True)
-    for abandoned in sandbox._abandoned:
-        if abandoned not in known:
-            abandoned.close()
-    sandbox._abandoned[:] = known
-    freed.clear()
 
 
 class Unspeakable(Exception):
@@ -154,7 +145,7 @@ async def test_not_implemented_is_not_written_yet() -> None:
 
 
 async def stubborn() -> None:
-    while not freed:
+    while True:
         with contextlib.suppress(BaseException):
             await asyncio.sleep(0.01)
 
@@ -181,6 +172,32 @@ async def test_what_never_ends_is_stopped(endless) -> None:
     verdict = await verdict_on(endless, SHORT)
     assert verdict.mistake == "never-ends"
     assert f"{SHORT} s were not enough" in verdict.message
+
+
+STUBBORN = """
+import asyncio
+from looplab.exercises.checking import check
+
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except BaseException:
+            pass
+
+async def judge(sandbox):
+    (await sandbox.run(stubborn)).result()
+    return "fine"
+
+print(asyncio.run(check(judge, limit=0.3)).mistake)
+"""
+
+
+async def test_what_refused_to_be_stopped_does_not_keep_the_process_from_ending() -> None:
+    with anyio.fail_after(30):
+        told = await anyio.run_process([sys.executable, "-c", STUBBORN])
+    assert told.stdout.split()[-1] == b"never-ends"
+    assert told.stderr == b""
 
 
 async def test_a_retry_that_catches_everything_is_stopped() -> None:

@@ -26,6 +26,7 @@ from looplab.shop.newcomers import Reports
 from looplab.shop.redis import URL_VARIABLE
 from looplab.stages import settling
 from looplab.stages.back_office import BackOffice, FrontDesk, app_with, one_order
+from looplab.stages.child import WorkerFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -414,7 +415,7 @@ async def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.setattr(settling, "__name__", "looplab.stages.no_such_module")
     worker = settling.Worker("redis://127.0.0.1:1/0", "q", bank="", mailer="", given_up_after=1)
-    with pytest.raises(settling.WorkerFailedError, match="no_such_module"):
+    with pytest.raises(WorkerFailed, match="no_such_module"):
         await worker.begin()
     await worker.kill()
 

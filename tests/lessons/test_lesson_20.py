@@ -23,7 +23,8 @@ from looplab.project import Project
 from looplab.publishing.notebooks import read_notebook
 from looplab.shop.redis import URL_VARIABLE, serve_redis
 from looplab.stages import checkout
-from looplab.stages.fleet import Fleet, Worker, WorkerFailed
+from looplab.stages.child import WorkerFailed
+from looplab.stages.fleet import Fleet, Worker
 from looplab.stages.one_port import OnePort
 from looplab.stages.postgres import VARIABLE, on_postgres
 

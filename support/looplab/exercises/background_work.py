@@ -127,15 +127,14 @@ async def check_settle_again(settle_again: Any) -> Verdict:
 
 async def _judge(sandbox: Sandbox, *, settle_again: Any) -> str:
     job = require_function(settle_again, example=EXAMPLE)
-    for trial in (
+    trials = (
         _runs_whole_and_again,
         _two_orders,
         _starts_in_another_shop,
         _is_killed_everywhere,
         _fails_and_is_tried_again,
-    ):
-        ran = await sandbox.run(functools.partial(trial, job))
-        ran.result()
+    )
+    await sandbox.run_each(trials, job)
     return (
         "Killed anywhere and begun again, it charged each order once and lost no letter. A queue "
         "may hand this job out as often as it likes."

@@ -221,7 +221,7 @@ async def check_worker(run_worker: Any, *, limit: float | None = None) -> Verdic
 async def _judge(sandbox: Sandbox, *, run_worker: Any) -> str:
     run_worker = require_function(run_worker, example="check_worker(run_worker)")
     shift_of = functools.partial(_Shift, run_worker)
-    for trial in (
+    trials = (
         _items_come_and_stop,
         _queue_is_drained,
         _item_and_stop_together,
@@ -232,9 +232,8 @@ async def _judge(sandbox: Sandbox, *, run_worker: Any) -> str:
         functools.partial(_cancelled, idle=True),
         functools.partial(_handle_fails, draining=False),
         functools.partial(_handle_fails, draining=True),
-    ):
-        ran = await sandbox.run(functools.partial(trial, shift_of))
-        ran.result()
+    )
+    await sandbox.run_each(trials, shift_of)
     await _judge_budget(sandbox, shift_of)
     return (
         "It drains in order, stops within its budget, loses nothing and leaves nothing running. "

@@ -148,9 +148,8 @@ async def check_roll(roll: Any) -> Verdict:
 
 async def _judge(sandbox: Sandbox, *, roll: Any) -> str:
     act = require_function(roll, example=EXAMPLE)
-    for trial in (_all_goes_well, _one_is_slow, _the_second_is_broken, _none_can_start):
-        ran = await sandbox.run(functools.partial(trial, act))
-        ran.result()
+    trials = (_all_goes_well, _one_is_slow, _the_second_is_broken, _none_can_start)
+    await sandbox.run_each(trials, act)
     return (
         "Every worker was replaced, as many were ready as before at any time, with one process "
         "more at most. A broken version was noticed by you alone."

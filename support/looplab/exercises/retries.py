@@ -152,7 +152,7 @@ async def check_pay(pay: Any) -> Verdict:
 
 async def _judge(sandbox: Sandbox, *, pay: Any) -> str:
     job = require_function(pay, example=EXAMPLE)
-    for trial in (
+    trials = (
         _pays,
         _pays_after_two_late_answers,
         _is_declined,
@@ -161,9 +161,8 @@ async def _judge(sandbox: Sandbox, *, pay: Any) -> str:
         _comes_in_a_crowd,
         _is_cancelled,
         _meets_a_bank_that_hangs,
-    ):
-        ran = await sandbox.run(functools.partial(trial, job))
-        ran.result()
+    )
+    await sandbox.run_each(trials, job)
     return (
         "It paid once whatever the bank did, gave up in time, and no crowd came back in step. "
         "That is a retry you can afford on the worst day."

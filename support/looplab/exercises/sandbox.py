@@ -13,14 +13,16 @@ One thing cannot be stopped: a thread that the code has started runs on to its o
 
 import asyncio
 import contextlib
+import ctypes
 import inspect
 import math
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from functools import partial
+from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 import psutil
@@ -36,7 +38,7 @@ from looplab.exercises.error_text import leaves, tell
 from looplab.exercises.verdicts import Wrong, wrong
 from looplab.exercises.watchdog import Watchdog
 from looplab.lab.silent_failures import let_go
-from looplab.lab.trace import LAB_FOLDER, TASK_MAKERS, is_ours, short_name
+from looplab.lab.trace import asked_for_by_us, is_ours, short_name
 
 T = TypeVar("T")
 
@@ -111,9 +113,13 @@ def blame(error: BaseException) -> Exception:
     return wrong("raised", told)
 
 
-# Coroutines that went on awaiting while they were closed. Python would try again, and complain,
-# when it collects them.
-_abandoned: list[Any] = []
+def _keep_for_good(coroutine: Any) -> None:
+    """Let nothing ever collect a coroutine that went on awaiting while it was closed.
+
+    Python would close it again, and complain. When it exits, no loop runs and no await waits: an
+    endless loop around one would keep the process from ending.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
 
 
 def _awaiting(coroutine: Any) -> Iterator[Any]:
@@ -159,7 +165,9 @@ class _Guarded(Coroutine):
         awaiting = list(_awaiting(self.wrapped))
         with contextlib.suppress(BaseException):
             self.wrapped.close()
-        _abandoned.extend(one for one in awaiting if getattr(one, "cr_frame", None) is not None)
+        for one in awaiting:
+            if getattr(one, "cr_frame", None) is not None:
+                _keep_for_good(one)
         raise asyncio.CancelledError
 
     def close(self) -> None:
@@ -280,6 +288,14 @@ class Sandbox:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         return Ran(None if error else task.result(), error, left)
 
+    async def run_each(self, trials: Iterable[Callable[..., Any]], *given: Any) -> None:
+        """Run each of ``trials`` with ``given``, one after another.
+
+        Raises Wrong as soon as one of them failed, or left a task running.
+        """
+        for trial in trials:
+            (await self.run(partial(trial, *given))).result()
+
     def is_over(self) -> bool:
         """Return whether the code has been told to end: its time is up, or it went too far."""
         if self._loop.time() >= self._run_ends and not self._extended:
@@ -364,26 +380,9 @@ class Sandbox:
             task = self._previous(loop, coro, **options)
         if mine:
             self._tasks.append(task)
-            if not _asked_for_by_us(sys._getframe(1)):
+            if not asked_for_by_us(is_ours, sys._getframe(1)):
                 self._librarys.add(id(task))
         return task
-
-
-def _asked_for_by_us(frame: FrameType | None) -> bool:
-    """Return whether code of the learner's, or of the course, asks in ``frame`` for a task.
-
-    Between it and the task factory stand plain functions of asyncio and AnyIO, such as ``gather``
-    and ``start_soon``. A coroutine of theirs that makes a task makes it for itself, and so does any
-    other library: SQLAlchemy closes connections in tasks of its own.
-    """
-    while frame is not None:
-        code = frame.f_code
-        if not code.co_filename.startswith((LAB_FOLDER, *TASK_MAKERS)):
-            return is_ours(code)
-        if code.co_flags & inspect.CO_COROUTINE and code.co_qualname != "TaskGroup.start":
-            return False
-        frame = frame.f_back
-    return False
 
 
 def _children() -> set[int]:

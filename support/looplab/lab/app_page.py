@@ -87,13 +87,10 @@ def summary(report: AppReport) -> list[str]:
     else:
         sentences.append(f"Nothing held the loop for {limit} or more.")
     if report.left_behind:
+        first, *others = report.left_behind
+        verb = "were left behind, the first of them" if others else "was left behind"
         things = _count(len(report.left_behind), "thing")
-        sentences.append(f"After the shutdown {things} was left behind: {report.left_behind[0]}.")
-        if len(report.left_behind) > 1:
-            sentences[-1] = (
-                f"After the shutdown {things} were left behind, the first of them: "
-                f"{report.left_behind[0]}."
-            )
+        sentences.append(f"After the shutdown {things} {verb}: {first}.")
     if not report.stopped:
         sentences.append("The server's thread did not stop: a call in the app blocks it.")
     return sentences

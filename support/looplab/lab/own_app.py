@@ -414,9 +414,9 @@ async def xray_app(
             ):
                 quiet.callback(_unlogged(server.url))
                 if warm_up:
-                    for ask in dict.fromkeys(map(_Hashable, asks)):
-                        if ask.ask.method in SAFE:
-                            await _sent(client, ask.ask, within, perf_counter())
+                    for ask in {repr(ask): ask for ask in asks}.values():  # a body may be anything
+                        if ask.method in SAFE:
+                            await _sent(client, ask, within, perf_counter())
                     await _none_running(server, min(within, AFTERWARDS))
                 watch = _Watch(baseline, server)
                 sampler = StackSampler(
@@ -461,20 +461,6 @@ async def xray_app(
         stopped=stopped,
         versions=_versions(),
     )
-
-
-class _Hashable:
-    """A request by its identity of text, since a body may be anything."""
-
-    def __init__(self, ask: Ask) -> None:
-        self.ask = ask
-        self.key = repr(ask)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashable) and other.key == self.key
 
 
 def _asks(requests: str | Ask | Iterable[str | Ask]) -> list[Ask]:

@@ -339,7 +339,7 @@ class Recorder:
             qualified=name,
             parent=self.trace_of(creator),
             loop=self.loop_number,
-            ours=own or renamed or (not request and _asked_for_by_us(self.is_ours)),
+            ours=own or renamed or (not request and asked_for_by_us(self.is_ours, sys._getframe())),
             of_anyio=subject is not core,
             made=perf_counter(),
             request=request,
@@ -602,13 +602,13 @@ def _behind_anyio(coroutine: Any) -> Any:
     return coroutine
 
 
-def _asked_for_by_us(is_ours: Callable[[CodeType], bool]) -> bool:
-    """Return whether code of ours asked for the task that is being made right now.
+def asked_for_by_us(is_ours: Callable[[CodeType], bool], frame: FrameType | None) -> bool:
+    """Return whether code of ours asks, in ``frame`` or outside of it, for a task.
 
     Between it and the task factory stand plain functions of asyncio and AnyIO, such as ``gather``
-    and ``start_soon``; a coroutine of theirs that makes a task does so for itself.
+    and ``start_soon``. A coroutine of theirs that makes a task makes it for itself, and so does any
+    other library: SQLAlchemy closes connections in tasks of its own.
     """
-    frame: FrameType | None = inspect.currentframe()
     while frame is not None:
         code = frame.f_code
         if not code.co_filename.startswith((LAB_FOLDER, *TASK_MAKERS)):

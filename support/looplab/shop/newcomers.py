@@ -114,7 +114,7 @@ def _line(record: logging.LogRecord) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rush:
-    """Many sign-ups in one moment. Times are in seconds since the first.
+    """Many requests in one moment, each with a letter. Times are in seconds since the first.
 
     Attributes:
         answered: when the last of them had its answer.
@@ -127,7 +127,7 @@ class Rush:
     at_once: int
 
     def row(self, name: str) -> list[str]:
-        """Return a row of a table with the headings in `RUSH`."""
+        """Return a row of a table with the headings in `RUSH`, or such as these."""
         times = (f"{seconds * 1000:.0f} ms" for seconds in (self.answered, self.mailed))
         return [name, *times, str(self.at_once)]
 

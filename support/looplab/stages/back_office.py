@@ -23,7 +23,7 @@ from taskiq_redis import ListRedisScheduleSource
 from looplab.lab import caught_leaks, in_process, mark, ms, serve, show_table, span
 from looplab.shop import Shop
 from looplab.shop.models import Order
-from looplab.shop.newcomers import open_mailer
+from looplab.shop.newcomers import Rush, open_mailer
 from looplab.shop.partners import Mailer, PaymentService
 from looplab.shop.pools import open_pool
 from looplab.shop.redis import serve_redis
@@ -184,28 +184,9 @@ class BackOffice:
         return status
 
 
-@dataclass(frozen=True, slots=True)
-class Rush:
-    """Many orders in one moment. Times are in seconds since the first.
-
-    Attributes:
-        answered: when the last of them had its answer.
-        mailed: when the mailer had taken the last invoice.
-        at_once: the most invoices that the mailer had in hand at a time.
-    """
-
-    answered: float
-    mailed: float
-    at_once: int
-
-
 def show_rushes(rushes: Mapping[str, Rush]) -> None:
     """Show a table of rushes by name."""
-    rows = []
-    for name, one in rushes.items():
-        times = (f"{seconds * 1000:.0f} ms" for seconds in (one.answered, one.mailed))
-        rows.append([name, *times, str(one.at_once)])
-    show_table(RUSH, rows)
+    show_table(RUSH, [one.row(name) for name, one in rushes.items()])
 
 
 async def rush(app: ASGIApp, mailer: Mailer, *, orders: int = 10) -> Rush:

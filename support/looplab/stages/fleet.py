@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -29,6 +28,7 @@ from looplab.lab import ms, serve, show_table, span
 from looplab.lab.clients import LoopbackServer
 from looplab.shop.redis import serve_redis
 from looplab.stages import checkout
+from looplab.stages.child import Child
 
 STARTS_WITHIN: Final = 60.0  # seconds, on a busy machine
 ENDS_WITHIN: Final = 20.0
@@ -36,10 +36,6 @@ LEASE: Final = 2.0  # seconds, as in `checkout.limits`
 TAKES: Final = 200  # milliseconds for a charge
 LOOKS_EVERY: Final = 400  # milliseconds between two looks of the balancer
 DRAINS: Final = 1_200  # milliseconds that a worker is not ready before it stops
-
-
-class WorkerFailed(RuntimeError):
-    """A worker process ended before it served anybody; the message holds what it wrote."""
 
 
 @dataclass(slots=True)
@@ -173,7 +169,7 @@ def show_statuses(load: Load) -> None:
     show_table(["status", "orders"], rows)
 
 
-class Worker:
+class Worker(Child):
     """A worker process of its own, which answers on its own loopback port."""
 
     def __init__(self, name: str, arguments: Iterable[str], *, pause: float = 0.0) -> None:
@@ -181,26 +177,9 @@ class Worker:
 
         Told to stop, it is not ready for `pause` seconds before it does; by 0 it stops at once.
         """
+        super().__init__(["-m", checkout.__name__, str(pause), name, *arguments])
         self.name, self.pause, self.warm = name, pause, False
-        # Not asyncio's own subprocesses: the event loop of a notebook on Windows starts none.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", checkout.__name__, str(pause), name, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
         self._address = ""
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process.poll() is None
 
     async def address(self) -> str:
         """Return where the worker answers, as soon as it listens.
@@ -208,40 +187,21 @@ class Worker:
         Raises WorkerFailed when the process ended before it did.
         """
         if not self._address:
-            assert self._process.stdout is not None
-            port = await asyncio.to_thread(self._process.stdout.readline)
-            if not port.strip():
-                _, errors = await asyncio.to_thread(self._process.communicate)
-                raise WorkerFailed(errors.strip()[-2_000:] or "it said nothing")
-            self._address = f"http://127.0.0.1:{int(port)}"
+            self._address = f"http://127.0.0.1:{int(await self.hear())}"
         return self._address
 
     def terminate(self) -> None:
         """Ask the process to stop: by SIGTERM, as systemd and Kubernetes do, where there is one."""
-        if sys.platform != "win32":
-            self._process.send_signal(signal.SIGTERM)
-            return
-        assert self._process.stdin is not None
-        self._process.stdin.write(checkout.STOP)
-        self._process.stdin.flush()
+        if sys.platform == "win32":
+            self.tell(checkout.STOP)
+        else:
+            self.signal(signal.SIGTERM)
 
     async def ended(self) -> None:
         """Wait until the process has ended. Raises TimeoutError when it takes 20 s."""
         async with asyncio.timeout(ENDS_WITHIN):
             while self.alive:
                 await asyncio.sleep(ms(20))
-
-    async def kill(self) -> None:
-        """Kill the process as the system does when memory runs out: no handler, no `finally`."""
-        self._process.kill()
-        await asyncio.shield(asyncio.to_thread(self._reap))
-
-    def _reap(self) -> None:
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            assert stream is not None
-            with suppress(OSError):  # what was still to be written finds nobody to read it
-                stream.close()
 
 
 class Fleet:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 import threading
 from typing import Any, Final
@@ -22,6 +21,8 @@ from taskiq import AsyncBroker, SmartRetryMiddleware
 from taskiq.api import run_receiver_task
 from taskiq.serializers import JSONSerializer
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
+
+from looplab.stages.child import Child
 
 LIFETIME: Final = 120.0
 READY: Final = "ready"
@@ -105,52 +106,22 @@ def register_jobs(broker: AsyncBroker) -> None:
 # ---------------------------------------------------------------- the worker process
 
 
-class WorkerFailedError(RuntimeError):
-    """A worker process ended before it could begin; the message holds what it wrote."""
-
-
-class Worker:
+class Worker(Child):
     """A worker as a process of its own, which loads at once and takes no job before `begin`."""
 
     def __init__(
         self, url: str, queue: str, *, bank: str, mailer: str, given_up_after: float
     ) -> None:
         """Start the process; `bank` and `mailer` are addresses, `given_up_after` in seconds."""
-        # Not asyncio's own subprocesses: the event loop of a notebook on Windows starts none.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, url, queue, str(given_up_after)],
-            env=os.environ | {BANK: bank, MAILER: mailer},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        super().__init__(
+            ["-m", __name__, url, queue, str(given_up_after)],
+            environment={BANK: bank, MAILER: mailer},
         )
 
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
-
     async def begin(self) -> None:
-        """Let the worker take jobs. Raises WorkerFailedError when it could not be loaded."""
-        await asyncio.to_thread(self._begin)
-
-    def _begin(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        if self._process.stdout.readline().strip() != READY:
-            self._process.kill()
-            raise WorkerFailedError(self._process.communicate()[1].strip()[-2_000:])
-        self._process.stdin.write(BEGIN)
-        self._process.stdin.flush()
-
-    async def kill(self) -> None:
-        """Kill the process as the system does when memory runs out: no handler, no `finally`.
-
-        Killing one that has ended does nothing.
-        """
-        self._process.kill()
-        await asyncio.shield(asyncio.to_thread(self._process.communicate))
+        """Let the worker take jobs. Raises WorkerFailed when it could not be loaded."""
+        await self.hear()  # says READY
+        self.tell(BEGIN)
 
 
 def _end_when_nobody_listens() -> None:
