@@ -7,7 +7,6 @@ fail on the second, in time.
 
 import asyncio
 import functools
-import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -220,11 +219,19 @@ async def _right_slow(code: str, used: set[str]) -> None:
 
 
 def _last_first() -> Redeem:
-    """Return a service in which each request waits a moment less than the one before."""
-    waits = itertools.count(SLOW, -4)
+    """Return a service that lets requests gather for a while, and serves the last of them first."""
+    waiting: list[asyncio.Event] = []
+
+    def serve() -> None:
+        for turn in reversed(waiting):
+            turn.set()
+        waiting.clear()
 
     async def redeem(code: str, used: set[str]) -> None:
-        await asyncio.sleep(ms(max(next(waits), 0)))
+        if not waiting:
+            asyncio.get_running_loop().call_later(ms(SLOW), serve)
+        waiting.append(turn := asyncio.Event())
+        await turn.wait()
         _take(code, used)
 
     return redeem
