@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, CDPSession, Locator, Page, expect
 
 from looplab.lab.cancels import CANCELLED, TIMED_OUT
 from looplab.lab.explorer import data_of, explorable, fragment_of, kept, script
@@ -120,6 +120,28 @@ def shown_time(host: Locator) -> float:
     return window.bounding_box()["width"] / host.locator(".overview").bounding_box()["width"]  # ty: ignore
 
 
+def shown_from(host: Locator) -> float:
+    """Return where in the whole time the part begins that is looked at: 0 unless zoomed."""
+    host.page.evaluate(TWO_FRAMES)
+    window, whole = host.locator(".window").bounding_box(), host.locator(".overview").bounding_box()
+    assert window is not None
+    assert whole is not None
+    return (window["x"] - whole["x"]) / whole["width"]
+
+
+def colours_in(host: Locator) -> set[tuple[int, ...]]:
+    """Return the opaque colours of the lanes' canvas."""
+    pixels = host.locator(".plot canvas").evaluate("""canvas => {
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        const seen = new Set();
+        for (let at = 0; at < data.length; at += 4) {
+            if (data[at + 3] === 255) seen.add(`${data[at]},${data[at + 1]},${data[at + 2]}`);
+        }
+        return [...seen];
+    }""")
+    return {tuple(map(int, one.split(","))) for one in pixels}
+
+
 def lane(host: Locator, name: str) -> Locator:
     heading = host.page.get_by_role("rowheader", name=name, exact=True)
     return host.get_by_role("row").filter(has=heading)
@@ -196,6 +218,47 @@ def test_a_picture_that_is_shown_scaled_as_on_a_slide_is_pointed_at_just_so(
     expect(host.locator(".card")).to_contain_text("holds the loop for 40 ms")
 
 
+def test_a_scaled_picture_moves_along_with_the_pointer_that_drags_it(open_html: OpenPage) -> None:
+    scaled = f'<div style="transform: scale(0.5); transform-origin: 0 0">{explorable(shop())}</div>'
+    host = picture(open_html(scaled))
+    host.get_by_role("button", name="Zoom in").click()
+    before, box = shown_from(host), host.locator(".plot canvas").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + 10
+    host.page.mouse.move(x, y)
+    host.page.mouse.down()
+    host.page.mouse.move(x + box["width"] / 4, y, steps=4)
+    host.page.mouse.up()
+    assert before - shown_from(host) == pytest.approx(0.5 / 4, abs=0.01)
+
+
+def test_what_is_told_is_built_once_and_follows_the_pointer_along_its_bar(
+    open_html: OpenPage,
+) -> None:
+    host = picture(open_html(explorable(shop())))
+    card = host.locator(".card")
+    host.page.mouse.move(*point_at(host, "page", 30))
+    expect(card).to_contain_text("waits 99 ms in ask")
+    was_at = card.bounding_box()
+    card.evaluate("card => { card.firstChild.dataset.first = 'yes'; }")
+    host.page.mouse.move(*point_at(host, "page", 70))
+    assert card.locator("[data-first]").count() == 1
+    moved_to = card.bounding_box()
+    assert was_at is not None
+    assert moved_to is not None
+    assert moved_to["x"] > was_at["x"] + 50
+    host.page.mouse.move(*point_at(host, "sign", 40))
+    expect(card).to_contain_text("holds the loop for 40 ms")
+    host.page.mouse.move(5, 5)
+    expect(card).to_be_hidden()
+    host.page.mouse.move(*point_at(host, "sign", 40))
+    expect(card).to_be_visible()
+    lane(host, "page").focus()  # hides what is told, which comes back with the pointer
+    expect(card).to_be_hidden()
+    host.page.mouse.move(*point_at(host, "sign", 41))
+    expect(card).to_contain_text("holds the loop for 40 ms")
+
+
 def test_a_click_pins_what_is_told_until_it_is_unpinned(open_html: OpenPage) -> None:
     host = picture(open_html(explorable(shop())))
     card = host.locator(".card")
@@ -232,6 +295,40 @@ def test_the_time_axis_zooms_by_wheel_and_button_and_pans_by_dragging(
     assert shown_time(host) == 1.0
 
 
+def touch(session: CDPSession, kind: str, *fingers: tuple[float, float, int]) -> None:
+    points = [{"x": x, "y": y, "id": number} for x, y, number in fingers]
+    session.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+
+@pytest.mark.parametrize("stays", [1, 2])
+def test_a_pinch_zooms_and_stays_when_one_finger_leaves_before_the_other(
+    open_html: OpenPage, stays: int
+) -> None:
+    host = picture(open_html(explorable(shop()), has_touch=True))
+    session = host.page.context.new_cdp_session(host.page)
+    x, y = point_at(host, "page", 114)
+    first, second = (x - 50, y, 1), (x + 50, y, 2)
+    touch(session, "Start", first)
+    touch(session, "Start", first, second)
+    for apart in (70, 90, 110, 150):
+        first, second = (x - apart, y, 1), (x + apart, y, 2)
+        touch(session, "Move", first, second)
+    pinched, began = shown_time(host), shown_from(host)
+    assert pinched == pytest.approx(1 / 3, abs=0.03)
+    remaining, leaves = (first, second) if stays == 1 else (second, first)
+    touch(session, "End", leaves)
+    to_the_left = [(remaining[0] - gone, y, stays) for gone in (12, 30)]
+    for moved in to_the_left:
+        touch(session, "Move", moved)
+    assert shown_time(host) == pytest.approx(pinched, abs=0.01)
+    box = host.locator(".plot canvas").bounding_box()
+    assert box is not None
+    assert shown_from(host) - began == pytest.approx(30 / box["width"] * pinched, abs=0.012)
+    touch(session, "End")
+    assert shown_time(host) == pytest.approx(pinched, abs=0.01)
+    expect(host.locator(".card")).to_be_hidden()
+
+
 def test_lanes_are_hidden_and_shown_again(open_html: OpenPage) -> None:
     host = picture(open_html(explorable(shop())))
     row = lane(host, "owner")
@@ -241,6 +338,15 @@ def test_lanes_are_hidden_and_shown_again(open_html: OpenPage) -> None:
     host.get_by_role("button", name="Show 1 hidden").click()
     expect(row).to_have_count(1)
     expect(host.get_by_role("button", name="hidden")).to_have_count(0)
+
+
+def test_showing_all_lanes_again_leaves_the_keyboard_on_the_first(open_html: OpenPage) -> None:
+    host = picture(open_html(explorable(shop())))
+    lane(host, "page").focus()
+    host.page.keyboard.press("Delete")
+    expect(lane(host, "page")).to_have_count(0)
+    host.get_by_role("button", name="Show 1 hidden").press("Enter")
+    expect(lane(host, "page")).to_be_focused()
 
 
 def test_the_keyboard_reaches_lanes_bars_and_everything_else(open_html: OpenPage) -> None:
@@ -275,6 +381,56 @@ def test_the_keyboard_reaches_lanes_bars_and_everything_else(open_html: OpenPage
     page.keyboard.press("n")
     expect(card).to_contain_text("holds the loop for 40 ms")  # what is hidden comes back for it
     expect(lane(host, "sign")).to_have_count(1)
+
+
+def twins() -> Recording:
+    """Two lanes alike: they hold two locks for the same time, and are marked twice at one time."""
+    root = trace("root", (0, 0.001, ""), (0.099, 0.1, ""))
+    lanes = []
+    for name in ("left", "right"):
+        one = trace(name, (0.01, 0.011, ""), (0.08, 0.081, ""), parent=root)
+        one.marks += [(0.05, "half way"), (0.05, "saved")]
+        one.stretches += [Stretch("holds disk", 0.02, 0.03), Stretch("holds net", 0.02, 0.03)]
+        lanes.append(one)
+    watched = ["disk", "net"]
+    return Recording([root, *lanes], title="t", start=0, end=0.1, held=0.02, watched=watched)
+
+
+def test_enter_pins_the_bar_of_this_lane_though_the_lane_above_has_one_at_the_same_time(
+    open_html: OpenPage,
+) -> None:
+    host = picture(open_html(explorable(twins())))
+    card, press = host.locator(".card"), host.page.keyboard.press
+    lane(host, "left").focus()
+    press("ArrowRight")
+    press("Enter")
+    expect(card.locator(".aside")).to_have_text("left")
+    lane(host, "right").focus()
+    press("ArrowRight")
+    press("Enter")
+    expect(host.get_by_role("button", name="Unpin")).to_be_visible()
+    expect(card.locator(".aside")).to_have_text("right")
+    press("Enter")
+    expect(card).to_be_hidden()
+
+
+@pytest.mark.parametrize(("first", "second"), [("holds disk", "holds net"), ("half way", "saved")])
+def test_enter_pins_what_begins_and_ends_with_what_was_pinned(
+    open_html: OpenPage, first: str, second: str
+) -> None:
+    host = picture(open_html(explorable(twins())))
+    card, press = host.locator(".card"), host.page.keyboard.press
+    lane(host, "left").focus()
+    for _ in range(10):
+        press("ArrowRight")
+        if first in (card.text_content() or ""):
+            break
+    press("Enter")
+    expect(card).to_contain_text(first)
+    press("ArrowRight")
+    press("Enter")
+    expect(host.get_by_role("button", name="Unpin")).to_be_visible()
+    expect(card).to_contain_text(second)
 
 
 def test_a_group_of_one_name_opens_into_its_lanes(open_html: OpenPage) -> None:
@@ -339,6 +495,80 @@ def test_it_is_dark_where_the_page_is(open_html: OpenPage, whose: str) -> None:
     page.emulate_media(color_scheme="light")
     page.evaluate("document.body.dataset.jpThemeLight = 'true'")
     page.wait_for_function(f"{GROUND} === 'rgb(255, 255, 255)'")
+
+
+def test_a_change_of_the_page_that_is_none_of_light_and_dark_draws_nothing(
+    open_html: OpenPage,
+) -> None:
+    page = open_html(explorable(shop()))
+    host = picture(page)
+    page.evaluate(TWO_FRAMES)
+    drawn = host.get_attribute("data-drawn")
+    page.evaluate("document.body.classList.add('busy')")
+    page.evaluate(TWO_FRAMES)
+    assert host.get_attribute("data-drawn") == drawn
+    page.evaluate("document.body.classList.add('dark')")
+    page.wait_for_function(f"{GROUND} === 'rgb(18, 24, 31)'")
+
+
+# Counts who waits for a change of the page, or of the system's colours.
+COUNT_WATCHES = """<script>
+window.watching = 0;
+const seen = new WeakSet(), watch = MutationObserver.prototype, media = MediaQueryList.prototype;
+const { observe, disconnect } = watch, { addEventListener, removeEventListener } = media;
+watch.observe = function (...all) {
+    if (!seen.has(this)) { seen.add(this); window.watching++; }
+    return observe.apply(this, all);
+};
+watch.disconnect = function () {
+    if (seen.delete(this)) window.watching--;
+    return disconnect.call(this);
+};
+media.addEventListener = function (...all) {
+    window.watching++;
+    return addEventListener.apply(this, all);
+};
+media.removeEventListener = function (...all) {
+    window.watching--;
+    return removeEventListener.apply(this, all);
+};
+</script>"""
+CLEAR_THE_OUTPUT = """() => {
+    const host = document.querySelector('.looplab-xray');
+    window.cleared = new WeakRef(host);
+    host.parentElement.replaceChildren();
+}"""
+
+
+def test_a_picture_that_was_cleared_is_not_kept_and_watches_nothing(open_html: OpenPage) -> None:
+    page = open_html(explorable(shop()), head=COUNT_WATCHES)
+    page.wait_for_function("document.querySelector('.looplab-xray').dataset.drawn")
+    page.evaluate(TWO_FRAMES)
+    watching = page.evaluate("window.watching")
+    assert watching >= 2
+    page.evaluate(CLEAR_THE_OUTPUT)
+    page.evaluate(TWO_FRAMES)
+    page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
+    assert page.evaluate("window.cleared.deref() === undefined")
+    page.evaluate("document.body.classList.add('dark')")
+    page.evaluate(TWO_FRAMES)
+    assert page.evaluate("window.watching") == watching - 2
+
+
+def test_a_picture_that_comes_back_to_the_page_has_the_colours_of_now(open_html: OpenPage) -> None:
+    """As JupyterLab does with cells that leave the window and come back."""
+    page = open_html(explorable(shop()))
+    picture(page)
+    page.evaluate("""() => {
+        window.away = document.querySelector('.looplab-xray');
+        window.away.remove();
+        document.body.classList.add('dark');
+    }""")
+    page.evaluate(TWO_FRAMES)
+    page.evaluate("document.querySelector('main').append(window.away)")
+    page.wait_for_function(f"{GROUND} === 'rgb(18, 24, 31)'")
+    page.evaluate(TWO_FRAMES)
+    assert (166, 208, 255) in colours_in(picture(page))  # a step that runs, in the dark
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

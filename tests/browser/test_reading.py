@@ -203,6 +203,22 @@ def test_a_reader_may_look_without_a_guess_and_be_asked_again(open_page: OpenPag
     expect(question(page)).to_be_focused()
 
 
+def test_who_is_asked_again_and_again_is_listened_to_once(open_page: OpenPage) -> None:
+    page = open_page()
+    for _ in range(3):
+        page.get_by_role("button", name="Show me").click()
+        page.get_by_role("button", name="Ask me again").click()
+    session = page.context.new_cdp_session(page)
+    first = {"expression": "document.querySelector('.course-covered')"}
+    covered = session.send("Runtime.evaluate", first)["result"]["objectId"]
+    found = session.send("DOMDebugger.getEventListeners", {"objectId": covered})["listeners"]
+    assert [one["type"] for one in found] == ["beforematch"]
+    page.evaluate(
+        "document.querySelector('.course-covered').dispatchEvent(new Event('beforematch'))"
+    )
+    assert not is_covered(page)
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import random
 from typing import Any
 
 import pytest
@@ -194,6 +195,21 @@ def test_short_steps_of_one_lane_are_joined_where_they_take_too_much_room() -> N
     assert panel["joined"] == 2_000
     assert sum(lane["steps"]) <= lane["until"]
     assert len(lane["steps"]) == 2 * len(lane["spots"]) <= 4_000
+
+
+def test_short_steps_that_were_joined_never_look_like_a_hold_of_the_loop() -> None:
+    chance = random.Random(1)
+    steps = [(n / 1e3, n / 1e3 + chance.random() / 2e3, "ask") for n in range(9_000)]
+    steps[500] = (0.5, 0.504, "ask")  # the only hold
+    steps[501:504] = []
+    run = recording(trace("page", *steps), end=9.0, held=0.003)
+    saved = kept(data_of(run), most=12_000)
+    assert saved is not None
+    (panel,) = unpacked(saved)["panels"]
+    lengths = panel["lanes"][0]["steps"][1::2]
+    assert len(lengths) < 5_000  # joined indeed
+    assert [length for length in lengths if length >= panel["held"]] == [4_000]
+    assert panel["joined"] < panel["held"]
 
 
 def test_nothing_is_kept_where_there_is_no_room_at_all() -> None:

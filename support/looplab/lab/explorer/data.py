@@ -22,7 +22,8 @@ def data_of(*recordings: Recording) -> Data:
     The result has ``version`` and ``panels``, a mapping per recording:
 
     - ``title``; ``said``, the picture in words; ``end``, when the answer was there, and ``verb``,
-      what to call that; ``held``, from when on a step held the loop; ``watched``, names of locks
+      what to call that; ``held``, from when on a step held the loop
+    - ``queues`` and ``holds``: for each lock that was watched, the names of its two kinds of spans
     - ``names`` and ``files``: lists of text that numbers below refer to
     - ``spots``: what tasks were suspended in, each ``[names, file, line, text]`` with the names of
       coroutines from the outside in; ``file`` is -1 where the innermost is not the reader's
@@ -95,7 +96,6 @@ def _panel(recording: Recording) -> Data:
         "end": _micro(recording.duration),
         "verb": verb_of(recording),
         "held": _micro(recording.held),
-        "watched": list(recording.watched),
         "queues": [tables.names.place(queues_for(name)) for name in recording.watched],
         "holds": [tables.names.place(holds(name)) for name in recording.watched],
         "names": tables.names.items,

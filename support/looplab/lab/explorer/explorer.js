@@ -86,7 +86,9 @@ function laneOf(raw, panel) {
     for (let place = 0; place < began.length; place++) {
         if (ended[place] - began[place] >= panel.held) lane.held.push(place);
     }
+    lane.lost = [...lane.held.map(place => [began[place], ended[place]]), ...lane.below]; // holds of the loop
     lane.ends = largest([...lane.holds, ...lane.queues], span => span.to, lane.until);
+    lane.ending = outcomeOf(lane);
     return lane;
 }
 
@@ -97,13 +99,11 @@ function panelOf(raw, number) {
     for (const name of [...held, ...marked.filter(one => !queues.has(one))]) {
         if (!panel.colours.has(name)) panel.colours.set(name, panel.colours.size % 3);
     }
+    panel.chains = raw.spots.map(([names]) => names.map(place => raw.names[place]));
     panel.lanes = raw.lanes.map(lane => laneOf(lane, panel));
     const loops = new Set(panel.lanes.map(lane => lane.loop));
     for (const loop of loops) {
-        const spans = panel.lanes.filter(lane => lane.loop === loop).flatMap(lane => [
-            ...lane.held.map(place => [lane.began[place], lane.ended[place]]), ...lane.below,
-        ]);
-        panel.bands.set(loop, joined(spans));
+        panel.bands.set(loop, joined(panel.lanes.filter(lane => lane.loop === loop).flatMap(lane => lane.lost)));
     }
     panel.last = largest(panel.lanes, lane => lane.ends, panel.end);
     panel.loops = loops.size;
@@ -118,10 +118,9 @@ function outcomeOf(lane) {
 
 const timedOut = lane => lane.marks.some(mark => mark.text === TIMED_OUT);
 
-function namesAt(lane, step) {
-    const spot = lane.panel.spots[lane.spots[step] ?? 0];
-    return spot ? spot[0].map(place => lane.panel.names[place]) : [];
-}
+const NO_NAMES = [];
+
+const namesAt = (lane, step) => lane.panel.chains[lane.spots[step] ?? 0] ?? NO_NAMES;
 
 const innermost = (lane, step) => namesAt(lane, step).at(-1) ?? lane.name;
 
@@ -197,6 +196,8 @@ const ICONS = {
     arrow: "M4 3l8.5 5L4 13z",
 };
 
+const PATHS = Object.fromEntries(Object.entries(ICONS).map(([name, path]) => [name, new Path2D(path)]));
+
 function isDark() {
     const { body, documentElement: page } = document;
     const jupyter = body.dataset.jpThemeLight;
@@ -207,6 +208,21 @@ function isDark() {
     if (/vscode-(dark|high-contrast(?!-light))|\bdark(-theme|-mode)?\b/.test(kinds)) return true;
     if (/vscode-light|vscode-high-contrast-light|\blight(-theme|-mode)?\b/.test(kinds)) return false;
     return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+// The page outlives a picture whose output was cleared: what waits for its changes keeps no picture alive.
+function dressAlong(picture) {
+    const system = matchMedia("(prefers-color-scheme: dark)");
+    const dress = () => {
+        const explorer = picture.deref();
+        if (explorer) { explorer.dress(); return; }
+        watcher.disconnect();
+        system.removeEventListener("change", dress);
+    };
+    const watcher = new MutationObserver(dress);
+    const what = { attributes: true, attributeFilter: ["class", "data-theme", "data-jp-theme-light", "data-vscode-theme-kind"] };
+    for (const one of [document.body, document.documentElement]) watcher.observe(one, what);
+    system.addEventListener("change", dress);
 }
 
 class Explorer {
@@ -221,6 +237,7 @@ class Explorer {
         this.at = null; // the row that has the keyboard
         this.bar = null; // the bar that has it, within that row
         this.pinned = null;
+        this.sizes = new Map();
         this.calm = matchMedia("(prefers-reduced-motion: reduce)");
         this.build();
         this.arrange();
@@ -287,30 +304,31 @@ class Explorer {
             top += entry.height;
             this.rows.push(entry);
         }
-        this.total = top;
         this.tops = this.rows.map(row => row.top);
-        for (const panel of this.panels) {
-            panel.extents = new Map();
-            for (const row of this.rows) {
-                if (row.panel !== panel || row.loop === undefined || row.kind === "server") continue;
-                const extent = panel.extents.get(row.loop) ?? [row.top, row.top];
-                panel.extents.set(row.loop, [extent[0], row.top + row.height]);
-            }
+        this.headers = this.rows.filter(row => row.kind === "panel");
+        for (const panel of this.panels) { panel.extents = new Map(); panel.from = null; }
+        for (const { panel, kind, loop, top: from, height } of this.rows) {
+            if (kind === "panel") continue;
+            panel.from ??= from;
+            panel.foot = from + height;
+            if (loop !== undefined && kind !== "server") panel.extents.set(loop, [panel.extents.get(loop)?.[0] ?? from, from + height]);
         }
         const hidden = this.entries.filter(entry => entry.hidden).length;
         this.showAll.hidden = !hidden;
         this.showAll.textContent = `Show ${thousands(hidden)} hidden`;
-        this.space.style.height = `${top}px`;
+        this.grid.style.height = `${top}px`;
         this.scroll.style.maxHeight = `${TALLEST}px`;
         this.scroll.style.height = `${Math.min(top, TALLEST)}px`;
         this.grid.setAttribute("aria-rowcount", this.rows.length);
-        if (this.at && !this.rows.includes(this.at)) { this.at = null; this.bar = null; }
-        if (this.pinned && !this.rows.includes(this.pinned.row)) this.unpin();
+        if (this.at && !this.hasRow(this.at)) { this.at = null; this.bar = null; }
+        if (this.pinned && !this.hasRow(this.pinned.row)) this.unpin();
         for (const [entry, made] of this.elements) {
-            if (!this.rows.includes(entry)) { made.remove(); this.elements.delete(entry); }
+            if (!this.hasRow(entry)) { made.remove(); this.elements.delete(entry); }
         }
         this.plan();
     }
+
+    hasRow(entry) { return this.rows[entry.number] === entry; }
 
     heightOf(entry) {
         if (entry.kind === "panel") return PANEL;
@@ -358,7 +376,6 @@ class Explorer {
             class: "rows", role: "treegrid", "aria-label": `Lanes over time: ${titles}`,
             "aria-describedby": "keys-short",
         });
-        this.space = this.grid;
         this.scroll = element("div", { class: "scroll" }, element("div", { class: "plot" }, this.canvas), this.grid);
         this.card = element("div", { class: "card" });
         this.card.hidden = true;
@@ -443,7 +460,7 @@ class Explorer {
                 }
                 const name = `${"\u2007\u2007".repeat(lane.depth)}${lane.name}`;
                 return [name, moment(lane.first), moment(lane.until), lasting(ran), lasting(longest),
-                    waited && `${waited}, ${lasting(wait)}`, outcomeOf(lane) || "well"];
+                    waited && `${waited}, ${lasting(wait)}`, lane.ending || "well"];
             }));
     }
 
@@ -458,7 +475,10 @@ class Explorer {
     }
 
     dress() {
-        this.live.toggleAttribute("data-dark", isDark());
+        const dark = isDark();
+        if (dark === this.dark) return;
+        this.dark = dark;
+        this.live.toggleAttribute("data-dark", dark);
         const style = getComputedStyle(this.live);
         this.colours = new Proxy({}, { get: (kept, name) => kept[name] ??= style.getPropertyValue(`--${name}`).trim() });
         this.patterns = new Map();
@@ -491,17 +511,13 @@ class Explorer {
     listen() {
         const { canvas, scroll, grid } = this;
         new ResizeObserver(() => this.plan()).observe(this.live);
-        const dress = () => this.dress();
-        matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
-        const watcher = new MutationObserver(dress);
-        const what = { attributes: true, attributeFilter: ["class", "data-theme", "data-jp-theme-light", "data-vscode-theme-kind"] };
-        for (const one of [document.body, document.documentElement]) watcher.observe(one, what);
+        dressAlong(new WeakRef(this));
         scroll.addEventListener("scroll", () => this.plan(), { passive: true });
         this.chart.addEventListener("wheel", event => this.onWheel(event), { passive: false });
         canvas.addEventListener("pointerdown", event => this.onDown(event));
         canvas.addEventListener("pointermove", event => this.onMove(event));
         canvas.addEventListener("pointerup", event => this.onUp(event));
-        canvas.addEventListener("pointercancel", event => this.fingers.delete(event.pointerId));
+        canvas.addEventListener("pointercancel", event => this.letGo(event));
         canvas.addEventListener("pointerleave", () => this.hover(null));
         canvas.addEventListener("dblclick", event => this.onDouble(event));
         this.fingers = new Map();
@@ -535,12 +551,20 @@ class Explorer {
         if (event.button) return;
         this.canvas.setPointerCapture(event.pointerId);
         this.fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-        this.dragged = false;
-        this.began = { x: event.clientX, y: event.clientY, view: [...this.view], top: this.scroll.scrollTop };
-        if (this.fingers.size === 2) {
-            const [one, two] = [...this.fingers.values()];
-            this.pinch = { apart: Math.max(Math.abs(one.x - two.x), 20), view: [...this.view], middle: this.timeAt({ clientX: (one.x + two.x) / 2 }) };
-        }
+        this.dragged = this.fingers.size > 1;
+        this.grip();
+    }
+
+    grip() { // where a drag or a pinch begins: anew whenever a finger comes or goes
+        const [one, two] = this.fingers.values(), view = [...this.view];
+        this.began = one && { x: one.x, y: one.y, view, top: this.scroll.scrollTop };
+        this.pinch = two && { apart: Math.max(Math.abs(one.x - two.x), 20), view, middle: this.timeAt({ clientX: (one.x + two.x) / 2 }) };
+    }
+
+    letGo(event) {
+        this.fingers.delete(event.pointerId);
+        this.canvas.classList.remove("drags");
+        this.grip();
     }
 
     onMove(event) {
@@ -548,9 +572,8 @@ class Explorer {
         if (!finger) { this.hover(event); return; }
         finger.x = event.clientX;
         finger.y = event.clientY;
-        if (this.fingers.size === 2) {
-            this.dragged = true;
-            const [one, two] = [...this.fingers.values()];
+        if (this.pinch) {
+            const [one, two] = this.fingers.values();
             const factor = this.pinch.apart / Math.max(Math.abs(one.x - two.x), 20);
             const [from, to] = this.pinch.view, middle = this.pinch.middle;
             this.look([middle - (middle - from) * factor, middle + (to - middle) * factor], { at: "once" });
@@ -561,19 +584,19 @@ class Explorer {
         this.dragged = true;
         this.hover(null);
         this.canvas.classList.add("drags");
-        const shift = -dx / this.wide * (this.began.view[1] - this.began.view[0]);
+        const { width } = this.canvas.getBoundingClientRect(); // slides are shown scaled
+        const shift = -dx / width * (this.began.view[1] - this.began.view[0]);
         this.look(this.began.view.map(time => time + shift), { at: "once" });
-        if (event.pointerType === "mouse") this.scroll.scrollTop = this.began.top - dy;
+        if (event.pointerType === "mouse") this.scroll.scrollTop = this.began.top - dy * this.wide / width;
     }
 
     onUp(event) {
-        this.fingers.delete(event.pointerId);
-        this.canvas.classList.remove("drags");
+        this.letGo(event);
         if (this.dragged) return;
         const found = this.barAt(event);
         if (!found) { this.unpin(); return; }
         if (found.row.kind === "group" && !found.bar) { this.toggle(found.row); return; }
-        if (this.pinned && this.pinned.row === found.row && same(this.pinned.bar, found.bar)) this.unpin();
+        if (sameBar(this.pinned, found)) this.unpin();
         else this.pin(found.row, found.bar, found.lane);
     }
 
@@ -613,17 +636,17 @@ class Explorer {
 
     onFocus(event) {
         const made = event.target.closest(".row");
-        const row = made && this.rows.find(one => this.elements.get(one) === made);
+        const row = made?.row;
         if (!row || event.target.closest("button")) return;
         const changed = this.at !== row;
         this.at = row;
-        if (!event.target.classList.contains("bar")) { this.bar = null; if (!this.pinned) this.card.hidden = true; }
+        if (!event.target.classList.contains("bar")) { this.bar = null; this.hideCard(); }
         if (changed) this.plan();
     }
 
     onBlur() {
         this.bar = null;
-        if (!this.pinned) this.card.hidden = true;
+        this.hideCard();
         this.plan();
     }
 
@@ -712,8 +735,8 @@ class Explorer {
 
     enter() {
         if (this.bar !== null && this.at) {
-            const bar = this.barsIn(this.at)[this.bar];
-            if (this.pinned && same(this.pinned.bar, bar)) this.unpin(); else this.pin(this.at, bar, this.at.lane);
+            const { at: row } = this, bar = this.barsIn(row)[this.bar];
+            if (sameBar(this.pinned, { row, bar, lane: row.lane })) this.unpin(); else this.pin(row, bar, row.lane);
         } else if (this.at?.opens) this.toggle(this.at);
         else this.toBar(1);
     }
@@ -748,7 +771,7 @@ class Explorer {
         for (const entry of this.entries) entry.hidden = false;
         this.arrange();
         this.announce("All lanes are shown");
-        this.elements.get(this.rows[0])?.focus({ preventScroll: true });
+        this.toRow(0);
     }
 
     reveal(row) {
@@ -906,6 +929,7 @@ class Explorer {
             if (this.bar === null || event) this.hideCard();
             return;
         }
+        if (sameBar(this.told, found)) { this.told.event = { x: event.clientX }; this.placeCard(); return; }
         this.showCard(found.row, found.bar, found.lane, this.tell(found.lane, found.bar, found.row), event);
     }
 
@@ -933,7 +957,7 @@ class Explorer {
     }
 
     showCard(row, bar, lane, told, event = null) {
-        if (this.pinned && (this.pinned.row !== row || !same(this.pinned.bar, bar))) return;
+        if (this.pinned && !sameBar(this.pinned, { row, bar, lane })) return;
         const line = (kind, text) => element("p", { class: kind }, text);
         const { card } = this;
         const chain = [told.lane, ...(told.chain ?? [])].filter((name, place, all) => name !== all[place - 1]);
@@ -1040,6 +1064,7 @@ class Explorer {
         }
         this.wide = Math.max(this.scroll.clientWidth - this.labels, 40);
         this.perMicro = this.wide / (this.view[1] - this.view[0]);
+        this.setTicks();
     }
 
     drawRules(top, high) {
@@ -1047,28 +1072,24 @@ class Explorer {
         pen.strokeStyle = colours.rule;
         pen.lineWidth = 1;
         pen.beginPath();
-        for (const tick of this.tickTimes()) {
+        for (const tick of this.tickTimes) {
             const x = Math.round(this.x(tick)) + 0.5;
             pen.moveTo(x, top);
             pen.lineTo(x, top + high);
         }
         pen.stroke();
-        for (const row of this.rows) {
-            if (row.kind !== "panel") continue;
-            pen.fillStyle = colours.card;
-            pen.fillRect(0, row.top, this.wide, row.height);
-        }
+        pen.fillStyle = colours.card;
+        for (const row of this.headers) pen.fillRect(0, row.top, this.wide, row.height);
     }
 
-    tickTimes() {
+    setTicks() {
         const [from, to] = this.view;
         const raw = (to - from) / Math.max(this.wide / TICK_EVERY, 2);
         const power = 10 ** Math.floor(Math.log10(raw));
         const step = [1, 2, 5, 10].map(one => one * power).find(one => one >= raw);
-        const ticks = [];
-        for (let tick = Math.ceil(from / step - 1e-9) * step; tick <= to; tick += step) ticks.push(tick || 0);
+        this.tickTimes = [];
+        for (let tick = Math.ceil(from / step - 1e-9) * step; tick <= to; tick += step) this.tickTimes.push(tick || 0);
         this.tickStep = step;
-        return ticks;
     }
 
     drawAxis() {
@@ -1077,12 +1098,12 @@ class Explorer {
         pen.font = `11.5px ${FONT}`;
         pen.fillStyle = this.colours.quiet;
         pen.textBaseline = "middle";
-        const ticks = this.tickTimes(), step = this.tickStep;
+        const { tickTimes, tickStep: step } = this;
         const inSeconds = this.view[1] > 5e6 && step >= 1e5;
         const unit = inSeconds ? 1e6 : 1000, name = inSeconds ? " s" : " ms";
         const digits = Math.max(0, -Math.floor(Math.log10(step / unit) + 1e-9));
         let free = -Infinity;
-        for (const tick of ticks) {
+        for (const tick of tickTimes) {
             const text = `${(tick / unit).toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits })}${name}`;
             const size = pen.measureText(text).width;
             const left = Math.max(this.x(tick) - size / 2, 0);
@@ -1147,7 +1168,7 @@ class Explorer {
 
     drawBranch(row, top, high) {
         const parent = row.parent;
-        if (row.kind !== "lane" || row.group || !parent || parent.top === undefined || !this.rows[parent.number] || this.rows[parent.number] !== parent) return;
+        if (row.kind !== "lane" || row.group || !parent || !this.hasRow(parent)) return;
         const x = this.x(row.lane.made);
         if (x < 0 || x > this.wide) return;
         const { pen, colours } = this;
@@ -1218,8 +1239,7 @@ class Explorer {
 
     drawHeld(lane, y, high) {
         const { pen, colours } = this;
-        const spans = [...lane.held.map(place => [lane.began[place], lane.ended[place]]), ...lane.below];
-        for (const [from, to] of spans) {
+        for (const [from, to] of lane.lost) {
             if (!this.rect(from, to, y, high, colours.held, 2.5)) continue;
             const left = Math.max(this.x(from), -3), wide = Math.min(this.x(to), this.wide + 3) - left;
             if (wide < 6 || high < 5) continue;
@@ -1229,7 +1249,6 @@ class Explorer {
             pen.lineWidth = 1;
             pen.strokeRect(left + 0.5, y + 0.5, wide - 1, high - 1);
         }
-        return spans;
     }
 
     queuePattern(colour) {
@@ -1260,14 +1279,14 @@ class Explorer {
             if (this.rect(span.from, span.to, y, high, this.queuePattern(span.colour), LEAST)) this.outline(span, y, high, `hatch-${span.colour}`);
         }
         this.drawRuns(lane, y, high);
-        const held = this.drawHeld(lane, y, high);
+        this.drawHeld(lane, y, high);
         lane.strips.forEach((name, place) => {
             for (const span of lane.holds) {
                 if (span.name === name) this.rect(span.from, span.to, y + high + 1.5 + place * STRIP, STRIP - 1, colours[`hold-${span.colour}`], 2);
             }
         });
         this.drawMarks(lane, middle, y, 9);
-        this.drawWords(row, held, y, high, middle);
+        this.drawWords(lane, y, high, middle);
     }
 
     outline(span, y, high, colour) {
@@ -1300,9 +1319,10 @@ class Explorer {
         const room = row.height - 6, count = row.lanes.length, each = room / count;
         const { colours, pen } = this;
         const snap = y => Math.round(y * devicePixelRatio) / devicePixelRatio;
-        const shown = Math.min(count, Math.floor(room));
+        row.lines ??= this.linesOf(row.lanes, Math.min(count, Math.floor(room)));
+        const shown = row.lines.length;
         for (let line = 0; line < shown; line++) {
-            const lane = row.lanes[shown === count ? line : this.telling(row, Math.floor(line * count / shown), Math.floor((line + 1) * count / shown))];
+            const lane = row.lines[line];
             const y = snap(row.top + 3 + line * room / shown), foot = snap(row.top + 3 + (line + 1) * room / shown);
             const thick = foot - y - (each >= 3 ? 1 : 0);
             const steps = lane.began.length;
@@ -1326,12 +1346,12 @@ class Explorer {
         });
     }
 
-    telling(row, from, to) { // of lanes that share a pixel, the one that tells most
-        for (let place = from; place < to; place++) {
-            const lane = row.lanes[place];
-            if (lane.held.length || lane.outcome !== "done" || lane.marks.length) return place;
-        }
-        return from;
+    linesOf(lanes, count) { // of lanes that share a pixel, the one that tells most
+        if (count === lanes.length) return lanes;
+        return Array.from({ length: count }, (_, line) => {
+            const together = lanes.slice(Math.floor(line * lanes.length / count), Math.floor((line + 1) * lanes.length / count));
+            return together.find(lane => lane.held.length || lane.outcome !== "done" || lane.marks.length) ?? together[0];
+        });
     }
 
     fates(lanes, all = true) {
@@ -1348,12 +1368,11 @@ class Explorer {
 
     drawMarks(lane, middle, top, size) {
         const { pen, colours } = this;
-        const draw = (path, x, y, colour, scale = size / 12) => {
+        const draw = (shape, x, y, colour, scale = size / 12) => {
             if (x < -10 || x > this.wide + 10) return;
             pen.save();
             pen.translate(x - 8 * scale, y - 8 * scale);
             pen.scale(scale, scale);
-            const shape = new Path2D(path);
             pen.lineJoin = "round";
             pen.strokeStyle = colours.card;
             pen.lineWidth = 2.4 / scale;
@@ -1362,17 +1381,17 @@ class Explorer {
             pen.fill(shape);
             pen.restore();
         };
-        if (lane.outcome === "pending" && lane.began.length) draw(ICONS.arrow, this.x(lane.until), middle, colours.run, size / 10);
+        if (lane.outcome === "pending" && lane.began.length) draw(PATHS.arrow, this.x(lane.until), middle, colours.run, size / 10);
         for (const mark of lane.marks) {
             const x = this.x(mark.at);
-            if (mark.text === TIMED_OUT) draw(ICONS.hourglass, x, middle, colours.late, size / 9);
-            else if (mark.text === CANCELLED || mark.text === NEVER) draw(ICONS.cross, x, middle, colours.ink, size / 8);
-            else draw(ICONS.pointer, x, top, colours.marked);
+            if (mark.text === TIMED_OUT) draw(PATHS.hourglass, x, middle, colours.late, size / 9);
+            else if (mark.text === CANCELLED || mark.text === NEVER) draw(PATHS.cross, x, middle, colours.ink, size / 8);
+            else draw(PATHS.pointer, x, top, colours.marked);
         }
     }
 
-    drawWords(row, held, y, high, middle) {
-        const { lane } = row, { pen, colours } = this;
+    drawWords(lane, y, high, middle) {
+        const { pen, colours } = this;
         pen.textBaseline = "middle";
         const text = (words, x, colour, font = 11.5, weight = "") => {
             pen.font = `${weight} ${font}px ${FONT}`;
@@ -1380,44 +1399,53 @@ class Explorer {
             pen.fillText(words, x, middle + 0.5);
         };
         let free = this.x(lane.ends) + (lane.marks.length || lane.outcome === "pending" ? 13 : 8);
-        for (const [from, to] of held) {
-            const left = Math.max(this.x(from), 0), right = Math.min(this.x(to), this.wide), length = lasting(to - from);
-            pen.font = `600 11.5px ${FONT}`;
-            const full = `loop held ${length}`, size = pen.measureText(full).width, short = pen.measureText(length).width;
+        for (const [from, to] of lane.lost) {
+            const left = Math.max(this.x(from), 0), right = Math.min(this.x(to), this.wide);
+            if (right <= 0 || left >= this.wide) continue;
+            const length = lasting(to - from), full = `loop held ${length}`;
+            const size = this.sizeOf(full, "600"), short = this.sizeOf(length, "600");
             if (right - left > short + 10) {
                 const words = right - left > size + 12 ? full : length;
                 const wide = words === full ? size : short, x = (left + right - wide) / 2;
                 pen.fillStyle = colours.held;
                 pen.fillRect(x - 4, y + 1, wide + 8, high - 2);
                 text(words, x, colours["on-held"], 11.5, "600");
-            } else if (to >= lane.ends - 1 && right + 8 + size < this.wide && right > 0) {
+            } else if (to >= lane.ends - 1 && right + 8 + size < this.wide) {
                 text(full, free, colours["held-ink"], 11.5, "600");
                 free += size + 10;
-            } else if (right > 0 && left < this.wide) {
-                const next = lane.began.find(time => time >= to) ?? lane.until;
+            } else {
+                const next = lane.began[firstAtOrAfter(lane.began, to)] ?? lane.until;
                 if (this.x(Math.min(next, lane.until)) - right > short + 8) text(length, right + 4, colours["held-ink"], 11.5, "600");
             }
         }
-        const ending = outcomeOf(lane);
-        if (ending && free < this.wide && free > -40) text(ending, free, colours[lane.outcome === "failed" ? "failed" : "quiet"]);
+        if (lane.ending && free < this.wide && free > -40) text(lane.ending, free, colours[lane.outcome === "failed" ? "failed" : "quiet"]);
         let taken = -Infinity;
         for (const mark of lane.marks) {
             if ([CANCELLED, TIMED_OUT, NEVER].includes(mark.text)) continue;
-            pen.font = `11.5px ${FONT}`;
-            const x = this.x(mark.at) + 8, size = pen.measureText(mark.text).width;
+            const x = this.x(mark.at) + 8;
+            if (x <= taken || x <= 0 || x >= this.wide) continue;
+            const size = this.sizeOf(mark.text);
             const step = firstAtOrAfter(lane.began, mark.at), next = lane.began[step] ?? Infinity;
-            if (x > taken && x + size < this.wide && x > 0 && this.x(Math.min(next, Math.max(lane.until, mark.at + 1e9))) > x + size) {
+            if (x + size < this.wide && this.x(Math.min(next, Math.max(lane.until, mark.at + 1e9))) > x + size) {
                 text(mark.text, x, colours.marked);
                 taken = x + size + 6;
             }
         }
     }
 
+    sizeOf(words, weight = "") { // in pixels; the same few words are asked for in each frame
+        const key = weight + words;
+        if (!this.sizes.has(key)) {
+            this.pen.font = `${weight} 11.5px ${FONT}`;
+            this.sizes.set(key, this.pen.measureText(words).width);
+        }
+        return this.sizes.get(key);
+    }
+
     drawAnswers(top, high) {
         const { pen, colours } = this;
         for (const panel of this.panels) {
-            const rows = this.rows.filter(row => row.panel === panel && row.kind !== "panel");
-            const from = rows[0].top, last = rows.at(-1), to = last.top + last.height;
+            const { from, foot: to } = panel;
             if (to < top || from > top + high) continue;
             const x = this.x(panel.end);
             if (x < -200 || x > this.wide + 5) continue;
@@ -1435,7 +1463,7 @@ class Explorer {
             const size = pen.measureText(words).width;
             const left = x + 6 + size < this.wide ? x + 6 : x - 6 - size;
             pen.fillStyle = colours.quiet;
-            pen.fillText(words, left, last.top + ANSWER / 2);
+            pen.fillText(words, left, to - ANSWER / 2);
         }
     }
 
@@ -1443,12 +1471,13 @@ class Explorer {
 
     putRows(shown) {
         const keep = new Set(shown.filter(row => row.kind !== "answer"));
-        if (this.at && this.rows[this.at.number] === this.at) keep.add(this.at);
+        if (this.at && this.hasRow(this.at)) keep.add(this.at);
         for (const [entry, made] of this.elements) {
             if (!keep.has(entry)) { made.remove(); this.elements.delete(entry); }
         }
-        const reached = this.at && keep.has(this.at) ? this.at : this.rows.find(row => keep.has(row));
-        for (const row of [...keep].sort((a, b) => a.number - b.number)) {
+        const inOrder = [...keep].sort((a, b) => a.number - b.number);
+        const reached = this.at && keep.has(this.at) ? this.at : inOrder[0];
+        for (const row of inOrder) {
             let made = this.elements.get(row);
             if (!made) { made = this.rowElement(row); this.elements.set(row, made); this.insert(row, made); }
             made.style.top = `${row.top}px`;
@@ -1482,14 +1511,14 @@ class Explorer {
         if (bar) {
             const left = Math.max(0, Math.min(this.x(bar.from), this.wide - 4)), right = Math.max(left + 4, Math.min(this.x(bar.to), this.wide));
             cell.style.cssText = `left:${this.labels + left}px;width:${right - left}px;top:4px;height:${(row.kind === "turn" ? SLIM : row.kind === "group" ? row.height : LANE) - 8}px`;
-            cell.textContent = "";
-            cell.append(element("span", { class: "sr" }, inWords(this.tell(pinned ? this.pinned.lane : row.lane, bar, row))));
-            cell.dataset.bar = "";
-        } else if (cell.dataset.bar !== undefined || !cell.firstChild) {
-            delete cell.dataset.bar;
+            if (cell.shows === bar) return;
+            cell.shows = bar;
+            const { lane } = pinned && !here ? this.pinned : row;
+            cell.replaceChildren(element("span", { class: "sr" }, inWords(this.tell(lane, bar, row))));
+        } else if (cell.shows || !cell.firstChild) {
+            cell.shows = null;
             cell.style.cssText = `left:${this.labels}px;width:1px;top:4px;height:10px`;
-            cell.textContent = "";
-            cell.append(element("span", { class: "sr" }, this.summary(row)));
+            cell.replaceChildren(element("span", { class: "sr" }, this.summary(row)));
         }
     }
 
@@ -1510,8 +1539,7 @@ class Explorer {
         }
         for (const name of new Set([...lane.queues, ...lane.holds].map(span => span.name))) parts.push(name);
         for (const mark of lane.marks) parts.push(`${mark.text} at ${moment(mark.at)}`);
-        const ending = outcomeOf(lane);
-        if (ending) parts.push(ending);
+        if (lane.ending) parts.push(lane.ending);
         return parts.join(", ");
     }
 
@@ -1553,7 +1581,11 @@ const largest = (items, of, least = 0) => items.reduce((most, item) => Math.max(
 
 const indent = level => Math.min(Math.max(level, 0), 9) * 13;
 
-const same = (one, other) => Boolean(one && other && one.kind === other.kind && one.from === other.from && one.to === other.to && one.place === other.place);
+function sameBar(one, other) { // each with its row and lane: many bars begin and end together
+    if (!one?.bar || !other?.bar) return false;
+    const alike = name => one.bar[name] === other.bar[name];
+    return one.row === other.row && one.lane === other.lane && ["kind", "from", "to", "place", "span", "mark"].every(alike);
+}
 
 function between(lane, step) { // the lines between which a step ran
     const before = step ? placeAt(lane, step - 1)?.told : "";

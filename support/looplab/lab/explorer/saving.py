@@ -20,8 +20,8 @@ STAGES = (
     *((12, 250, whole) for whole in (200, 100, 50, 20)),
 )
 """How a recording is thinned, little by little: so many of neighbouring lanes with one name, steps
-joined that are closer than the whole time over that number, unless they held the loop, and so many
-lanes in all."""
+joined that are closer than the whole time over that number, unless they held the loop or would
+look as if they had, and so many lanes in all."""
 
 
 def packed(data: Data, level: int = 6) -> Data:
@@ -88,8 +88,8 @@ def _thinned(panel: Data, most: int, parts: int, whole: int) -> Data:
         thin["left_out"] = missing
     if parts:
         longest = max((lane["until"] for lane in lanes), default=0)
-        gap = max(longest, panel["end"]) // parts
-        thin["lanes"] = [_joined(lane, gap, panel["held"]) for lane in lanes]
+        gap = min(max(longest, panel["end"]) // parts, max(panel["held"] - 1, 0))
+        thin["lanes"] = [_joined(lane, gap) for lane in lanes]
         thin["joined"] = gap
     return _tidy(thin) if missing or parts else thin
 
@@ -169,7 +169,7 @@ def _tells(panel: Data, lane: Data) -> bool:
     return long or bool(lane.get("outcome") or lane.get("marks") or lane.get("below"))
 
 
-def _joined(lane: Data, gap: int, held: int) -> Data:
+def _joined(lane: Data, gap: int) -> Data:
     """Return ``lane`` with steps joined that follow one another within ``gap`` microseconds."""
     steps, spots = lane.get("steps", []), lane.get("spots", [])
     joined: list[int] = []
@@ -177,8 +177,7 @@ def _joined(lane: Data, gap: int, held: int) -> Data:
     for place in range(0, len(steps), 2):
         apart, length = steps[place], steps[place + 1]
         spot = spots[place // 2]
-        short = joined and joined[-1] < held and length < held
-        if short and apart + length + joined[-1] <= gap:
+        if joined and apart + length + joined[-1] <= gap:
             joined[-1] += apart + length
             kept_spots[-1] = spot
         else:

@@ -65,6 +65,7 @@
     constructor(cell) {
       this.cell = cell;
       this.asked = [];
+      this.onMatch = () => this.open(); // one for all times that it closes: it is listened to once
     }
 
     /** Return the parts after the cell, up to and including the last answer's section. */
@@ -91,7 +92,7 @@
       for (const part of this.covered) {
         part.classList.add(COVERED);
         part.setAttribute("hidden", "until-found");
-        part.addEventListener("beforematch", () => this.open());
+        part.addEventListener("beforematch", this.onMatch);
       }
       for (const one of this.asked) one.covers.hidden = false;
     }
@@ -144,7 +145,7 @@
       this.input = made("input", { id: this.id, type: "text", inputMode: "decimal" });
       this.input.autocomplete = "off";
       this.input.setAttribute("aria-describedby", hint);
-      const show = made("button", { type: "button", className: "course-show" }, "Show me");
+      const show = made("button", { type: "button" }, "Show me");
       show.addEventListener("click", () => this.show());
       this.form = made(
         "form",
