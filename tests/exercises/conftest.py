@@ -1,11 +1,12 @@
 """The cells of the exercises, read from the notebooks."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from looplab.lab.units import PACE_VARIABLE
 from looplab.project import Project
 from looplab.publishing.cells import imports_of, run_cell
 from looplab.publishing.draft import tags
@@ -34,6 +35,22 @@ def in_lesson() -> Callable[[str], Awaitable[SimpleNamespace]]:
         return SimpleNamespace(run=run, names=names)
 
     return opened
+
+
+@pytest.fixture
+def slower(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Iterator[float]]:
+    """Return what tries an answer up to three times, each at half the speed of the one before.
+
+    A machine that is busy with much else can end a lease under a right answer, hide the mistake of
+    a wrong one, or show another one first. Break out of the loop when the verdict is the right one.
+    """
+
+    def paces(first: float = 1.0) -> Iterator[float]:
+        for factor in (1, 2, 4):
+            monkeypatch.setenv(PACE_VARIABLE, str(first * factor))
+            yield first * factor
+
+    return paces
 
 
 @pytest.fixture

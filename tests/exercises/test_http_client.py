@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -10,11 +10,9 @@ import pytest
 from fastapi import FastAPI
 
 from looplab.exercises.http_client import EXERCISE, check_client
-from looplab.lab.units import PACE_VARIABLE
 
 pytestmark = pytest.mark.anyio
 
-TRIES = 3  # of an answer whose mistake a busy machine hid
 AMPLE = 60.0  # seconds: no right answer is to fail because the machine is busy
 AT_MOST = 6.0  # seconds that any answer may keep the check, on a machine with room
 
@@ -697,10 +695,13 @@ async def test_what_survives_is_known(name: str, source: str, written: Written) 
 
 @pytest.mark.parametrize(("name", "source", "mistake"), WRONG, ids=[name for name, *_ in WRONG])
 async def test_a_wrong_answer_gets_its_own_hint(
-    name: str, source: str, mistake: str, written: Written, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    source: str,
+    mistake: str,
+    written: Written,
+    slower: Callable[..., Iterator[float]],
 ) -> None:
-    monkeypatch.setenv(PACE_VARIABLE, "0.5")
-    for _ in range(TRIES):  # whether httpx loses a seat is a matter of moments
+    for _ in slower(0.5):  # whether httpx loses a seat is a matter of moments
         names = written("08", source)
         verdict = await check_client(names["make_app"], limit=AMPLE)
         for client in names.get("kept", {}).values():

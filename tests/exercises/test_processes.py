@@ -2,7 +2,7 @@
 
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -276,9 +276,14 @@ async def test_right_answers_pass_in_any_style(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRONG)
-async def test_wrong_answers_are_told_their_own_mistake(name: str) -> None:
+async def test_wrong_answers_are_told_their_own_mistake(
+    name: str, slower: Callable[..., Iterator[float]]
+) -> None:
     mistake, source = WRONG[name]
-    verdict = await check_roll(answer(source))
+    for _ in slower():
+        verdict = await check_roll(answer(source))
+        if verdict.mistake == mistake:
+            break
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
 
 
