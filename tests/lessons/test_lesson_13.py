@@ -37,7 +37,7 @@ async def lesson(cells_of: Any, reports: Reports) -> Names:
     cells = cells_of("13")
     await cells.run("setup")
     cells.names.update(log=storefront.log, diagnosis="")
-    await cells.define("naive-partners", "naive-home")
+    await cells.define("naive-partners", "naive-home", "naive-fraud")
     await cells.define("repair-client", "repair-thread", "repair-gather", "repair-deadline")
     await cells.define("breaks-down-fixed", "exercise-stub", "exercise-solution")
     return SimpleNamespace(**cells.names, all=cells.names)
