@@ -157,7 +157,7 @@ async def answered_after_bursts(library: Any, *, pool: float, slots: asyncio.Sem
     """
     supplier = Supplier(latency=ms(500))
     limits = library.Limits(max_connections=10)
-    timeout = library.Timeout(ms(500), pool=pool)
+    timeout = library.Timeout(ms(5_000), pool=pool)
 
     async def call(client: Any, deadline: float) -> int:
         with suppress(TimeoutError, library.HTTPError):
@@ -173,7 +173,7 @@ async def answered_after_bursts(library: Any, *, pool: float, slots: asyncio.Sem
         for _ in range(4):
             await asyncio.gather(*[call(client, ms(100)) for _ in range(40)])
         supplier.latency = 0
-        return sum(await asyncio.gather(*[call(client, ms(2_000)) for _ in range(10)]))
+        return sum(await asyncio.gather(*[call(client, ms(5_000)) for _ in range(10)]))
 
 
 async def download(app: FastAPI, path: str, *, lines: int) -> LoadReport[str]:
