@@ -1,7 +1,7 @@
 """What lesson 18's tests cost: waits that overlap, guards that watch, a clock that jumps."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any
 
@@ -89,10 +89,13 @@ async def test_an_hour_on_the_jumping_clock_costs_what_a_turn_of_the_loop_costs(
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(sleeps(seconds))
 
-    ways: dict[str, Callable[[], Awaitable[None]]] = {
-        "hours that jump": partial(asyncio.to_thread, run, lesson["JumpingLoop"], 3600),
-        "timers due at once": partial(asyncio.to_thread, run, asyncio.SelectorEventLoop, 1e-9),
-    }
+    async def hours() -> None:
+        await asyncio.to_thread(run, lesson["JumpingLoop"], 3600)
+
+    async def due_at_once() -> None:
+        await asyncio.to_thread(run, asyncio.SelectorEventLoop, 1e-9)
+
+    ways = {"hours that jump": hours, "timers due at once": due_at_once}
     timing = await compare(ways, repeat=ROUNDS, show=False)
     with figures(f"lesson 18, {HOURS:,} waits, one after another") as table:
         table.only("an hour", timing.median("hours that jump") / HOURS * 1e6, "µs")
