@@ -18,7 +18,7 @@ PATIENCE = 6.0  # seconds, in which a wrong one is found, whatever it does
 
 
 def board_of(source: str) -> Any:
-    """Run an answer's source, and return the board that it defines."""
+    """Run an answer's source, and return the inbox, or the board of its own, that it defines."""
     names: dict[str, Any] = {
         "asyncio": asyncio,
         "contextmanager": contextmanager,
@@ -26,7 +26,7 @@ def board_of(source: str) -> Any:
         "OrderedDict": OrderedDict,
     }
     exec(compile(textwrap.dedent(source), "<answer>", "exec"), names)
-    return names["PriceBoard"]
+    return names["PriceBoard"] if "PriceBoard" in names else names["Inbox"]
 
 
 ANSWER = """
@@ -53,6 +53,37 @@ class PriceBoard:
             {wake}
 """
 
+INBOX = """
+class Inbox:
+    {around}
+    def __init__(self):
+        {init}
+
+    {put}
+        {place}
+
+    async def take(self):
+        {take}
+"""
+
+TAKE_NEWEST = """\
+while not self.prices:
+            self.changed.clear()
+            await self.changed.wait()
+        return self.prices.popitem(last=False)"""
+
+
+def inbox(
+    around: str = "",
+    init: str = "self.prices, self.changed = OrderedDict(), asyncio.Event()",
+    put: str = "def put(self, product, price):",
+    place: str = "self.prices[product] = price; self.changed.set()",
+    take: str = TAKE_NEWEST,
+) -> str:
+    """Return the solution's inbox with one part of it changed."""
+    return INBOX.format(around=around, init=init, put=put, place=place, take=take)
+
+
 TAKE = """\
 while not newest:
                 changed.clear()
@@ -74,6 +105,36 @@ def answer(
 
 
 RIGHT: tuple[tuple[str, str], ...] = (
+    ("an inbox with an event", inbox()),
+    (
+        "an inbox with a queue of products",
+        inbox(
+            init="self.prices, self.news = {}, asyncio.Queue()",
+            place="product in self.prices or self.news.put_nowait(product)\n"
+            "        self.prices[product] = price",
+            take="product = await self.news.get()\n"
+            "        return product, self.prices.pop(product)",
+        ),
+    ),
+    (
+        "an inbox that is a dict, equal to another's when both are empty",
+        """
+        class Inbox(dict):
+            def __init__(self):
+                self.changed = asyncio.Event()
+
+            def put(self, product, price):
+                self[product] = price
+                self.changed.set()
+
+            async def take(self):
+                while not self:
+                    self.changed.clear()
+                    await self.changed.wait()
+                product = next(iter(self))
+                return product, self.pop(product)
+        """,
+    ),
     ("a dict and an event for each reader", answer()),
     (
         "an event that is cleared with the last product",
@@ -246,7 +307,66 @@ def returns(what: str) -> str:
 NEVER_CLEARS = "await changed.wait()\n            " + TAKE.rpartition("wait()\n            ")[2]
 PLAIN = answer().replace("async def take", "def take").replace(TAKE, "return newest.popitem()")
 
+OLD = "return await self.queue.get()"
 WRONG: tuple[tuple[str, str, str], ...] = (
+    (
+        "the stub's inbox",
+        "old-prices",
+        inbox(
+            init="self.queue = asyncio.Queue()",
+            place="self.queue.put_nowait((product, price))",
+            take=OLD,
+        ),
+    ),
+    (
+        "an inbox that is full raises",
+        "publish-fails",
+        inbox(
+            init="self.queue = asyncio.Queue(10)",
+            place="self.queue.put_nowait((product, price))",
+            take=OLD,
+        ),
+    ),
+    ("put is async", "publish-waits", inbox(put="async def put(self, product, price):")),
+    (
+        "the prices are the class's",
+        "not-everyone",
+        inbox(
+            around="prices = OrderedDict()",
+            init="self.changed = asyncio.Event(); self.prices.clear()",
+        ),
+    ),
+    (
+        "the prices of the class stay for the next reader",
+        "from-before",
+        inbox(
+            around="all = {}",
+            init="self.prices, self.changed = OrderedDict(self.all), asyncio.Event()",
+            place="self.all[product] = self.prices[product] = price; self.changed.set()",
+        ),
+    ),
+    (
+        "the newest product comes first",
+        "out-of-order",
+        inbox(take=TAKE_NEWEST.replace("last=False", "last=True")),
+    ),
+    (
+        "take returns the price alone",
+        "wrong-pair",
+        inbox(take=TAKE_NEWEST.replace("last=False)", "last=False)[1]")),
+    ),
+    (
+        "take returns nothing when nothing is there",
+        "returns-nothing",
+        inbox(take="return self.prices.popitem(last=False) if self.prices else None"),
+    ),
+    (
+        "take looks again and again",
+        "polls",
+        inbox(take=TAKE_NEWEST.replace("self.changed.wait()", "asyncio.sleep(0.001)")),
+    ),
+    ("there is no put", "publish-fails", inbox(put="def add(self, product, price):")),
+    ("put isn't written", "not-written", inbox(place="raise NotImplementedError")),
     ("a queue without a size", "old-prices", queues()),
     (
         "a full queue drops the new one",
@@ -527,7 +647,7 @@ async def test_a_wrong_answer_gets_its_own_hint_in_time(mistake: str, source: st
     assert time.perf_counter() - began < PATIENCE
 
 
-@pytest.mark.parametrize("given", [None, 7, "board", board_of(answer())()])
+@pytest.mark.parametrize("given", [None, 7, "board", board_of(answer())(), board_of(inbox())()])
 async def test_something_else_than_the_class_is_refused(given: Any) -> None:
     verdict = await check_price_board(given)
     assert (verdict.passed, verdict.mistake) == (False, "wrong-type")

@@ -1,7 +1,9 @@
 """Lesson 17: what its streams, its WebSocket and its broadcast do when things go wrong."""
 
+import ast
 import asyncio
 import contextlib
+import inspect
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +16,10 @@ import pytest
 from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
 
+from looplab.exercises.open_connections import PriceBoard
 from looplab.lab import serve, until
+from looplab.project import Project
+from looplab.publishing.notebooks import read_notebook
 from looplab.stages import streams
 from looplab.stages.events import events_client, events_of
 from looplab.stages.proxy import through_proxy
@@ -31,13 +36,19 @@ async def lesson(cells_of: Any) -> SimpleNamespace:
     await cells.run("setup")
     names = cells.names
     names["app"] = FastAPI()
-    await cells.define("naive-xray")
+    await cells.define("naive-app")
     await cells.run("pattern-app")
     names["answer_app"] = names["app"]
-    await cells.run("breaks-left", "breaks-left-fixed")
-    names["kitchen_app"] = names["app"]
     await cells.run("ship-broadcast", "ship-join", "ship-endpoint")
     return SimpleNamespace(**names, all=names)
+
+
+@pytest.fixture
+async def kitchens(cells_of: Any) -> SimpleNamespace:
+    """Return what the second helping defines for its kitchen screens."""
+    cells = cells_of("17_deeper")
+    await cells.run("setup", "left-app", "left-fixed")
+    return SimpleNamespace(**cells.names, all=cells.names)
 
 
 async def closed_with(socket: Any) -> int | None:
@@ -94,54 +105,54 @@ async def test_twenty_readers_each_get_every_word(lesson: SimpleNamespace) -> No
 
 
 @pytest.fixture
-def sends(lesson: SimpleNamespace) -> Callable[..., None]:
+def sends(kitchens: SimpleNamespace) -> Callable[..., None]:
     """Return a function that puts another sender in place of the lesson's."""
-    return partial(lesson.all.__setitem__, "send_orders")
+    return partial(kitchens.all.__setitem__, "send_orders")
 
 
-async def test_a_client_whose_network_is_gone_is_off_the_list(lesson: SimpleNamespace) -> None:
-    async with serve(lesson.kitchen_app) as server:
+async def test_a_client_whose_network_is_gone_is_off_the_list(kitchens: SimpleNamespace) -> None:
+    async with serve(kitchens.left_app) as server:
         async with server.websocket("/kitchen", close_timeout=0.05) as socket:
-            await until(lambda: len(lesson.online) == 1)
+            await until(lambda: len(kitchens.online) == 1)
             socket.transport.abort()
             await until(lambda: not server.running_requests)
-        assert lesson.online == []
+        assert kitchens.online == []
     assert server.errors == []
 
 
 async def test_a_sender_that_fails_closes_the_connection(
-    lesson: SimpleNamespace, sends: Callable[..., None]
+    kitchens: SimpleNamespace, sends: Callable[..., None]
 ) -> None:
     async def fails(socket: Any) -> None:
         raise LookupError("no such kitchen")
 
     sends(fails)
-    async with serve(lesson.kitchen_app) as server, server.websocket("/kitchen") as socket:
+    async with serve(kitchens.left_app) as server, server.websocket("/kitchen") as socket:
         await closed_with(socket)
         await until(lambda: not server.running_requests)
-        assert lesson.online == []
+        assert kitchens.online == []
     (error,) = server.errors
     assert isinstance(error, ExceptionGroup)
     assert isinstance(error.exceptions[0], LookupError)
 
 
-async def test_the_last_order_ends_both_tasks(lesson: SimpleNamespace, cells_of: Any) -> None:
+async def test_the_last_order_ends_both_tasks(kitchens: SimpleNamespace, cells_of: Any) -> None:
     async def at_once() -> str:
         return "order 2"
 
-    lesson.all["streams"] = SimpleNamespace(next_order=at_once)
-    async with serve(lesson.kitchen_app) as server, server.websocket("/kitchen") as socket:
+    kitchens.all["streams"] = SimpleNamespace(next_order=at_once)
+    async with serve(kitchens.left_app) as server, server.websocket("/kitchen") as socket:
         assert await socket.recv() == "order 2"
         assert await closed_with(socket) == 1000
         await until(lambda: not server.running_requests)
-        assert lesson.online == []
+        assert kitchens.online == []
     assert server.errors == []
 
 
 async def test_an_order_for_a_client_who_has_left_is_no_error(
-    lesson: SimpleNamespace, sends: Callable[..., None]
+    kitchens: SimpleNamespace, sends: Callable[..., None]
 ) -> None:
-    send_orders, gate = lesson.send_orders, asyncio.Event()
+    send_orders, gate = kitchens.send_orders, asyncio.Event()
 
     async def wait_for_the_gate() -> str:
         await gate.wait()
@@ -153,44 +164,44 @@ async def test_an_order_for_a_client_who_has_left_is_no_error(
         finally:
             await send_orders(socket)
 
-    lesson.all["streams"] = SimpleNamespace(next_order=wait_for_the_gate)
+    kitchens.all["streams"] = SimpleNamespace(next_order=wait_for_the_gate)
     sends(sends_while_it_is_cancelled)
-    async with serve(lesson.kitchen_app) as server:
+    async with serve(kitchens.left_app) as server:
         async with server.websocket("/kitchen"):
-            await until(lambda: len(lesson.online) == 1)
+            await until(lambda: len(kitchens.online) == 1)
         server.loop.call_soon_threadsafe(gate.set)
         await until(lambda: not server.running_requests)
-        assert lesson.online == []
+        assert kitchens.online == []
     assert server.errors == []
 
 
-async def test_a_client_that_talks_is_listened_to(lesson: SimpleNamespace) -> None:
-    async with serve(lesson.kitchen_app) as server:
+async def test_a_client_that_talks_is_listened_to(kitchens: SimpleNamespace) -> None:
+    async with serve(kitchens.left_app) as server:
         async with server.websocket("/kitchen") as socket:
             for number in range(200):
                 await socket.send(f"hello {number}")
         await until(lambda: not server.running_requests)
-    assert (lesson.online, server.errors) == ([], [])
+    assert (kitchens.online, server.errors) == ([], [])
 
 
-async def test_a_client_that_sends_bytes_is_disconnected(lesson: SimpleNamespace) -> None:
-    async with serve(lesson.kitchen_app) as server, server.websocket("/kitchen") as socket:
+async def test_a_client_that_sends_bytes_is_disconnected(kitchens: SimpleNamespace) -> None:
+    async with serve(kitchens.left_app) as server, server.websocket("/kitchen") as socket:
         await socket.send(b"\x00")
         await closed_with(socket)
         await until(lambda: not server.running_requests)
-        assert lesson.online == []
+        assert kitchens.online == []
 
 
 async def test_a_shutdown_ends_the_websockets_before_its_grace_is_over(
-    lesson: SimpleNamespace,
+    kitchens: SimpleNamespace,
 ) -> None:
-    async with serve(lesson.kitchen_app, timeout_graceful_shutdown=60) as server:
+    async with serve(kitchens.left_app, timeout_graceful_shutdown=60) as server:
         socket = await server.websocket("/kitchen")
-        await until(lambda: len(lesson.online) == 1)
+        await until(lambda: len(kitchens.online) == 1)
     # left long before the 60 s, or the lab would have given up
     assert await closed_with(socket) == 1012
     await socket.close()
-    assert (lesson.online, server.errors) == ([], [])
+    assert (kitchens.online, server.errors) == ([], [])
 
 
 # ---------------------------------------------------------------- the broadcast
@@ -236,6 +247,26 @@ async def test_a_number_of_the_future_gets_what_comes(lesson: SimpleNamespace) -
     with lesson.joined(board, after=900) as messages:
         board.publish("new")
         assert messages.receive_nowait() == (1, "new")
+
+
+async def test_who_missed_more_than_the_board_keeps_gets_the_rest_and_is_not_told(
+    lesson: SimpleNamespace,
+) -> None:
+    board = lesson.Broadcast()
+    for number in range(1, 151):
+        board.publish(number)
+    with lesson.joined(board, after=20) as messages:
+        got = [messages.receive_nowait()[0] for _ in range(100)]
+        assert got == list(range(51, 151))
+        with pytest.raises(anyio.WouldBlock):
+            messages.receive_nowait()
+
+
+async def test_after_a_restart_the_old_messages_are_gone(lesson: SimpleNamespace) -> None:
+    board = lesson.Broadcast()
+    board.publish("missed")
+    with lesson.joined(board, after=120) as messages, pytest.raises(anyio.WouldBlock):
+        messages.receive_nowait()
 
 
 async def test_the_board_keeps_no_more_than_it_says(lesson: SimpleNamespace) -> None:
@@ -352,12 +383,30 @@ def test_fastapi_pings_well_within_the_patience_of_a_usual_proxy() -> None:
     assert (KEEPALIVE_COMMENT, _PING_INTERVAL) == (b": ping\n\n", 15.0)
 
 
+# ---------------------------------------------------------------- the exercise
+
+
+def test_the_board_that_the_exercise_shows_is_the_one_that_judges() -> None:
+    notebook = read_notebook(Project.here().lesson("17").path)
+    (prose,) = [cell["source"] for cell in notebook["cells"] if cell["id"] == "exercise-prose"]
+    shown = ast.parse(prose.split("```python\n")[1].split("```")[0])
+    given = ast.parse(inspect.getsource(PriceBoard))
+    for node in ast.walk(given):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+            for argument in node.args.args:
+                argument.annotation = None
+        if isinstance(node, ast.ClassDef):
+            node.body = node.body[1:]  # the docstring
+    assert ast.unparse(shown) == ast.unparse(given)
+
+
 # ---------------------------------------------------------------- the second helping
 
 
 async def test_heartbeats_leave_no_task_when_the_reader_goes(cells_of: Any) -> None:
     deeper = cells_of("17_deeper")
-    await deeper.run("setup", "beat-quiet", "beat-quiet-endpoint", "beat-beating")
+    await deeper.run("setup", "beat-quiet", "beat-beating")
     async with serve(deeper.names["beat_app"]) as server, events_client(server.url) as client:
         async with events_of(client, "/beating") as events:
             await anext(events)

@@ -1,8 +1,11 @@
 """Lesson 18's suite against faults that the lesson doesn't show, and its fix under load."""
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 
 from looplab.lab import in_process
@@ -46,6 +49,36 @@ async def test_ten_buyers_of_the_fixed_shop_get_one_cup_each_time(
     for _ in range(5):
         async with in_process(names["make_shop"](names["take_first"])) as client:
             assert await names["ten_at_once"](client) == [200] + [409] * 9
+
+
+@pytest.mark.parametrize("take", ["take_cup", "take_first"])
+async def test_a_cup_that_is_taken_stays_taken_when_the_process_dies(
+    cells_of: Callable[[str], Any], take: str, tmp_path: Path
+) -> None:
+    names = await cells_of("18").define(*SHOP)
+    names["CHECKING"] = 0
+    async with aiosqlite.connect(tmp_path / "stock.db") as db:
+        await db.execute("CREATE TABLE stock (cups INTEGER)")
+        await db.execute("INSERT INTO stock VALUES (1)")
+        await db.commit()
+        assert await names[take](db)
+        async with aiosqlite.connect(tmp_path / "stock.db") as another:
+            found = await another.execute("SELECT cups FROM stock")
+            assert await found.fetchone() == (0,)
+
+
+async def test_ten_buyers_of_a_shop_that_hangs_are_given_up(
+    cells_of: Callable[[str], Any],
+) -> None:
+    async def hangs(db: Any) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    names = await cells_of("18").define(*SHOP, "pattern-test")
+    names["PATIENCE"] = 0.05
+    async with in_process(names["make_shop"](hangs)) as client:
+        with pytest.raises(TimeoutError):
+            await names["ten_at_once"](client)
 
 
 async def test_the_suite_fails_for_each_of_four_other_faults(

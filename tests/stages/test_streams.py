@@ -132,5 +132,8 @@ async def test_the_lazy_scene_tells_where_it_stopped() -> None:
         for queue in readers:
             queue.put_nowait(picture)
 
-    scene = await streams.lazy_and_quick(app, "/map", publish, readers)
-    assert scene == ([1, 2, 3], [], [])
+    def readers_there() -> int:
+        return len(readers)
+
+    scene = await streams.lazy_and_quick(app, "/map", publish, readers, readers_there)
+    assert scene == ([1, 2, 3], [], [], 2)

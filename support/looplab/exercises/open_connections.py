@@ -1,4 +1,4 @@
-"""The exercise of lesson 17: a board of prices that skips what a slow reader has missed.
+"""The exercise of lesson 17: an inbox of prices that skips what a slow reader has missed.
 
 Everything is judged by order: the readers take when the judge says so, in one loop and in memory.
 """
@@ -9,6 +9,7 @@ import gc
 import inspect
 import weakref
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from looplab.exercises.checking import check, require_function
@@ -22,13 +23,13 @@ SOON = 1_000  # milliseconds that a take() gets whose news is there
 QUIET = 120  # milliseconds in which nothing is published
 WAKES = 2  # how often a take() may look in that time: once, and once more for a late clear()
 MANY = 2_000  # prices of one product, more than any queue of a sensible size holds
-EXAMPLE = "check_price_board(PriceBoard)"
+EXAMPLE = "check_price_board(Inbox)"
 
 EXERCISE = Exercise(
     lesson="17",
     check="check_price_board",
     stub="old-prices",
-    task="Write a board that gives each reader the newest price of each product, however slow.",
+    task="Write an inbox that gives its reader the newest price of each product, however slow.",
     usual_wrong_prediction=(
         "Less than 500 ms, or even 140 ms. Streaming moves the first word, not the last: the model "
         "takes as long as before, and the reader has the last word when it has been written."
@@ -69,11 +70,12 @@ EXERCISE = Exercise(
             "not-everyone",
             "shares one place, queue or event among all readers",
             "Two readers had joined, and not both got the news. Each needs its own places and its "
-            "own event: one reader's taking and clearing must not touch another's.",
+            "own event, made in __init__ and not in the class: one reader's taking and clearing "
+            "must not touch another's.",
         ),
         Mistake(
             "from-before",
-            "keeps the prices in the board and gives them to those who join later",
+            "keeps the prices for all readers and gives them to those who join later",
             "A reader got a price that was published before it joined.",
         ),
         Mistake(
@@ -86,7 +88,7 @@ EXERCISE = Exercise(
             "sleeps-on",
             "clears the event although more news waits, or sets it only for some",
             "News was there, and take() went on waiting. Clear the event when nothing is left, "
-            "not each time, and set it for each reader at every publish.",
+            "not each time, and set it at every put.",
         ),
         Mistake(
             "returns-nothing",
@@ -107,19 +109,19 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "publish-waits",
-            "writes async def publish",
-            "publish must be a plain method: called without await, it puts the price where each "
-            "reader finds it, and returns.",
+            "writes async def put, or a publish that returns something to wait for",
+            "put must be a plain method: the board calls it without await. It puts the price where "
+            "the reader finds it, and returns nothing.",
         ),
         Mistake(
             "publish-fails",
             "lets QueueFull, WouldBlock or a reader's error out of publish",
-            "publish raised an error. Its caller can do nothing about a slow reader, or about one "
-            "who has left.",
+            "put raised an error, and with it publish. Their caller can do nothing about a slow "
+            "reader, or about one who has left.",
         ),
         Mistake(
             "not-a-with",
-            "forgets @contextmanager, writes an async one, or yields no function",
+            "writes a board of their own whose join is no context manager, or yields no function",
             "with board.join() as take: didn't work. Put @contextmanager on join, and yield an "
             "async function that takes no arguments.",
         ),
@@ -147,20 +149,54 @@ Take = Callable[[], Any]
 
 
 async def check_price_board(board: Any, *, limit: float | None = None) -> Verdict:
-    """Check the learner's board of lesson 17, show one line, and return the verdict.
+    """Check the learner's inbox of lesson 17, show one line, and return the verdict.
 
-    ``board`` is the class, called without arguments. It has ``publish(product, price)``, a plain
-    method, and ``join()``, which returns a context manager that gives ``take``. It passes if
+    ``board`` is the class of the inbox, called without arguments. It has ``put(product, price)``, a
+    plain method, and ``take()``, a coroutine method; each reader of a :class:`PriceBoard` gets one.
+    A learner who rewrites the board gives that class instead: it has ``publish(product, price)``
+    and ``join()``, which returns a context manager that gives ``take``. It passes if
 
     - ``await take()`` returns ``(product, price)``, the newest price of the product whose news
       began first, once, and waits without polling while there is none;
     - each reader gets everything from its joining on, and the board forgets those who left;
-    - ``publish`` neither waits nor fails, and a cancelled ``take`` loses nothing.
+    - ``put`` neither waits nor fails, and a cancelled ``take`` loses nothing.
 
-    ``limit`` is how long the board may take in all, in seconds; 15 unless given. Nothing that the
-    learner's code does raises.
+    ``limit`` is how long the learner's code may take in all, in seconds; 15 unless given. Nothing
+    that it does raises.
     """
     return await check(functools.partial(_judge, board=board), limit=limit)
+
+
+class PriceBoard:
+    """The board that is given: it makes an inbox for each reader and puts all prices into it."""
+
+    def __init__(self, make_inbox: Callable[[], Any]) -> None:
+        self.make_inbox, self.inboxes = make_inbox, []
+
+    @contextmanager
+    def join(self) -> Generator[Any]:
+        mine = self.make_inbox()
+        self.inboxes.append(mine)
+        try:
+            yield mine.take
+        finally:
+            kept = [each for each in self.inboxes if each is not mine]
+            self.inboxes = kept
+
+    def publish(self, product: str, price: Any) -> None:
+        for inbox in self.inboxes:
+            inbox.put(product, price)
+
+
+class _TellingBoard(PriceBoard):
+    """The given board, which tells what a ``put`` returns that should return nothing."""
+
+    def publish(self, product: str, price: Any) -> Any:
+        for inbox in self.inboxes:
+            outcome = inbox.put(product, price)
+            if outcome is not None:
+                return outcome
+        return None
 
 
 class _Price:
@@ -291,19 +327,21 @@ Scene = Callable[[_Board], Awaitable[None]]
 
 
 async def _judge(sandbox: Sandbox, *, board: Any) -> str:
-    if hasattr(board, "publish") and not isinstance(board, type):
-        raise wrong("wrong-type", f"pass the class, not a board that is made: write {EXAMPLE}")
+    if (hasattr(board, "publish") or hasattr(board, "put")) and not isinstance(board, type):
+        raise wrong("wrong-type", f"pass the class, not an object of it: write {EXAMPLE}")
     make = board if isinstance(board, type) else require_function(board, example=EXAMPLE)
+    if isinstance(board, type) and not hasattr(board, "join"):
+        make = functools.partial(_TellingBoard, board)
     for scene in (
         _first_news,
         _skips,
         _products,
         _order,
         _two_readers,
+        _joins_late,
         _cancelled,
         _waits,
         _two_waiters,
-        _joins_late,
         _wakes,
         _leaves,
         _leaves_by_error,

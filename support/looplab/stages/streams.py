@@ -134,11 +134,13 @@ class Scene(NamedTuple):
         quick: what the quick reader got.
         lazy: what the lazy one got from its connection, once it woke up; empty if nobody woke it.
         caught_up: the same, with what it got from a second connection.
+        seen: what ``look`` returned when the quick reader got nothing more; None unless it did.
     """
 
     quick: list[int]
     lazy: list[int]
     caught_up: list[int]
+    seen: Any = None
 
 
 async def lazy_and_quick(
@@ -146,16 +148,18 @@ async def lazy_and_quick(
     path: str,
     publish: Callable[[str], Any],
     readers: Sized,
+    look: Callable[[], Any] | None = None,
 ) -> Scene:
     """Publish a hundred pictures to two readers of ``path``, of whom one reads nothing.
 
     ``publish(picture)`` is called, and awaited if it returns something to await, on the server's
     loop once ``readers`` holds two. Each picture is 200 kB of text that begins with its number, and
     is published when the quick reader has the one before. The scene ends when a picture takes over
-    1.5 s. After the hundredth the lazy reader wakes up. It reads on to the end of its stream or
-    the hundredth, and connects again with the id of its last event, until it has the hundredth too.
+    1.5 s; ``look()`` is called then, while both readers are still there. After the hundredth the
+    lazy reader wakes up. It reads on to the end of its stream or the hundredth, and connects again
+    with the id of its last event, until it has the hundredth too.
 
-    Raises what ``publish`` raises, and what httpx2 raises.
+    Raises what ``publish`` and ``look`` raise, and what httpx2 raises.
     """
 
     async def publish_on_the_server(picture: str) -> None:
@@ -178,7 +182,7 @@ async def lazy_and_quick(
                     await server.run(partial(publish_on_the_server, picture))
                     quick_got.append(_number(await anext(quick)))
             except TimeoutError:
-                return Scene(quick_got, [], [])
+                return Scene(quick_got, [], [], look() if look else None)
         lazy_got: list[int] = []
         last = ""
         async for event in lazy:
