@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import CoroutineType, TracebackType
 from typing import Any, Final, NoReturn, Self
 from uuid import uuid4
@@ -135,8 +135,7 @@ class CourseRedis(Redis):
             del _open[self._name]
         if self._owns_keys:
             self._owns_keys = False
-            with contextlib.suppress(redis.exceptions.RedisError, OSError):
-                await self._delete_keys()
+            await delete_keys(super().execute_command, f"{self.prefix}*")
         await super().aclose(close_connection_pool)
 
     async def _opened(self) -> Self:
@@ -152,15 +151,6 @@ class CourseRedis(Redis):
             raise RedisUnavailable(self._address, reason) from None
         _open[self._name] = self
         return self
-
-    async def _delete_keys(self) -> None:
-        cursor: Any = None
-        while cursor != 0:
-            cursor, keys = await super().execute_command(
-                "SCAN", cursor or 0, "MATCH", f"{self.prefix}*", "COUNT", 500
-            )
-            if keys:
-                await super().execute_command("DEL", *keys)
 
     def _prefixed(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         name, *rest = args
@@ -220,6 +210,19 @@ def open_redis(
         raise ValueError(f"answers_after={answers_after!r}: must be 0 or more, in seconds")
     address = redis_url() if url is None else url
     return CourseRedis(address, prefix=prefix, name=name, answers_after=answers_after)
+
+
+async def delete_keys(send: Callable[..., Awaitable[Any]], pattern: str) -> None:
+    """Delete all keys that match ``pattern``; those of a server that is lost stay.
+
+    ``send`` sends a command and returns its reply, as a redis-py client's ``execute_command`` does.
+    """
+    cursor: Any = None
+    with contextlib.suppress(redis.exceptions.RedisError, OSError):
+        while cursor != 0:
+            cursor, keys = await send("SCAN", cursor or 0, "MATCH", pattern, "COUNT", 500)
+            if keys:
+                await send("DEL", *keys)
 
 
 def redis_url() -> str:
