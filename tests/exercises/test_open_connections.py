@@ -73,7 +73,19 @@ def answer(
     return ANSWER.format(manager=manager, take=take, joined=joined, left=left, put=put, wake=wake)
 
 
+TIDIES = """\
+try:
+                    await changed.wait()
+                except asyncio.CancelledError:
+                    for _ in range(9):
+                        await asyncio.sleep(0)
+                    raise"""
+
 RIGHT: tuple[tuple[str, str], ...] = (
+    (
+        "tidies up for a while when it is cancelled",
+        answer(take=TAKE.replace("await changed.wait()", TIDIES)),
+    ),
     ("a dict and an event for each reader", answer()),
     (
         "an event that is cleared with the last product",
@@ -246,6 +258,12 @@ def returns(what: str) -> str:
 NEVER_CLEARS = "await changed.wait()\n            " + TAKE.rpartition("wait()\n            ")[2]
 PLAIN = answer().replace("async def take", "def take").replace(TAKE, "return newest.popitem()")
 
+TIME_OUT = """\
+try:
+                    async with asyncio.timeout(0.005):
+                        await changed.wait()
+                except TimeoutError:
+                    pass"""
 WRONG: tuple[tuple[str, str, str], ...] = (
     ("a queue without a size", "old-prices", queues()),
     (
@@ -442,6 +460,11 @@ await changed.wait()
         "spins",
         "polls",
         answer(take=looks("asyncio.sleep(0)")),
+    ),
+    (
+        "looks again by a time-out",
+        "polls",
+        answer(take=TAKE.replace("await changed.wait()", TIME_OUT)),
     ),
     (
         "the price alone",
