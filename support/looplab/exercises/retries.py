@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from looplab.exercises.checking import check, require_function
-from looplab.exercises.error_text import leaves
+from looplab.exercises.error_text import chain
 from looplab.exercises.sandbox import Sandbox, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
 from looplab.lab.silent_failures import let_go
@@ -257,17 +257,7 @@ class _End:
 
     def is_a(self, kind: type[Exception]) -> bool:
         """Return whether the error is of this kind, or was raised from one that is."""
-        return self.error is not None and any(isinstance(e, kind) for e in _all_of(self.error))
-
-
-def _all_of(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    for leaf in leaves(error):
-        seen: BaseException | None = leaf
-        while seen is not None and seen not in found:
-            found.append(seen)
-            seen = seen.__cause__ or seen.__context__
-    return found
+        return self.error is not None and any(isinstance(one, kind) for one in chain(self.error))
 
 
 Job = Callable[..., Awaitable[Any]]
