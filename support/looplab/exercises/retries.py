@@ -287,9 +287,9 @@ def _require_once(bank: _Bank, number: str) -> None:
         raise EXERCISE.wrong("new-key", f"its keys were {keys[0]!r} and {keys[1]!r}")
 
 
-def _require_allowed(bank: _Bank, calls: Sequence[_Called]) -> None:
+def _require_allowed(bank: _Bank) -> None:
     """Raise unless the budget had been asked, and had said yes, before each retry of one order."""
-    for retries, call in enumerate(calls):
+    for retries, call in enumerate(bank.calls):
         if retries > min(call.spent, bank.budget.allows):
             raise EXERCISE.wrong("ignores-budget", f"before attempt {retries + 1}")
 
@@ -333,7 +333,7 @@ async def _has_no_budget(job: Job) -> None:
     for allows in (0, 1):
         bank = _Bank(["unavailable"], _Budget(allows))
         ended = await _end(job, bank)
-        _require_allowed(bank, bank.calls)
+        _require_allowed(bank)
         if not ended.is_a(ConnectionError):
             raise EXERCISE.wrong("error-swallowed", "the budget was empty")
         if len(bank.calls) < allows + 1:
