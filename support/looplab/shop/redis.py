@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from types import CoroutineType, TracebackType
+from types import CoroutineType
 from typing import Any, Final, NoReturn, Self
 from uuid import uuid4
 
@@ -89,12 +89,7 @@ class CourseRedis(Redis):
     async def __aenter__(self) -> Self:
         return await self._opened()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, exc_type: object, exc_value: object, traceback: object) -> None:
         await self.aclose()
 
     def execute_command(self, *args: Any, **options: Any) -> CoroutineType[Any, Any, Any]:
