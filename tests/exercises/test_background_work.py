@@ -296,6 +296,29 @@ WRONG = {
         """,
     ),
     "another error": ("raised", "raise KeyError('order')"),
+    "an error raised from itself": (
+        "raised",
+        """
+        try:
+            await bank.charge(order, key=order.id)
+            if not await notes.has(order.id):
+                await mailer.send(order)
+                await notes.write(order.id)
+        except Exception:
+            own = KeyError("order")
+            raise own from own
+        """,
+    ),
+    "calls wrongly, and again whenever it is cancelled": (
+        "wrong-call",
+        """
+        while True:
+            try:
+                await bank.charge(order)
+            except BaseException:
+                pass
+        """,
+    ),
     "waits for ever": ("never-ends", "import asyncio\nawait asyncio.Event().wait()"),
     "swallows every cancellation": (
         "never-ends or blocks-the-loop",

@@ -104,6 +104,14 @@ def answer(
     return ANSWER.format(manager=manager, take=take, joined=joined, left=left, put=put, wake=wake)
 
 
+TIDIES = """\
+try:
+                    await changed.wait()
+                except asyncio.CancelledError:
+                    for _ in range(9):
+                        await asyncio.sleep(0)
+                    raise"""
+
 RIGHT: tuple[tuple[str, str], ...] = (
     ("an inbox with an event", inbox()),
     (
@@ -134,6 +142,10 @@ RIGHT: tuple[tuple[str, str], ...] = (
                 product = next(iter(self))
                 return product, self.pop(product)
         """,
+    ),
+    (
+        "tidies up for a while when it is cancelled",
+        answer(take=TAKE.replace("await changed.wait()", TIDIES)),
     ),
     ("a dict and an event for each reader", answer()),
     (
@@ -308,6 +320,12 @@ NEVER_CLEARS = "await changed.wait()\n            " + TAKE.rpartition("wait()\n 
 PLAIN = answer().replace("async def take", "def take").replace(TAKE, "return newest.popitem()")
 
 OLD = "return await self.queue.get()"
+TIME_OUT = """\
+try:
+                    async with asyncio.timeout(0.005):
+                        await changed.wait()
+                except TimeoutError:
+                    pass"""
 WRONG: tuple[tuple[str, str, str], ...] = (
     (
         "the stub's inbox",
@@ -562,6 +580,11 @@ await changed.wait()
         "spins",
         "polls",
         answer(take=looks("asyncio.sleep(0)")),
+    ),
+    (
+        "looks again by a time-out",
+        "polls",
+        answer(take=TAKE.replace("await changed.wait()", TIME_OUT)),
     ),
     (
         "the price alone",

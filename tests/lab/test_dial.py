@@ -20,9 +20,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     bundles: list[dict[str, Any]] = []
-    module = sys.modules[dial.__module__]
-    for one in (module, display):
-        monkeypatch.setattr(one, "display", lambda bundle, **_: bundles.append(bundle))
+    monkeypatch.setattr(display, "display", lambda bundle, **_: bundles.append(bundle))
     return bundles
 
 

@@ -1,6 +1,7 @@
 import asyncio
 import base64
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from looplab.lab import display
-from looplab.lab.display import collected, show_note, show_picture, show_table
+from looplab.lab.display import collected, show_note, show_picture, show_table, show_widget
 
 
 @pytest.fixture
@@ -86,10 +87,7 @@ def figure() -> Figure:
 def test_a_picture_is_shown_at_twice_its_size_with_words(shown: list) -> None:
     show_picture(figure(), alt='A line that "rises"', summary="It rises.")
     (bundle, rest), (words, _) = shown
-    assert rest == {
-        "metadata": {"image/png": {"width": 760, "alt": 'A line that "rises"'}},
-        "raw": True,
-    }
+    assert rest == {"metadata": {"image/png": {"width": 760, "alt": 'A line that "rises"'}}}
     with Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))) as image:
         assert image.size == (1520, 400)
     assert 'alt="A line that &quot;rises&quot;"' in bundle["text/html"]
@@ -140,3 +138,18 @@ def test_collected_outputs_are_those_of_a_notebook(shown: list) -> None:
     assert picture["output_type"] == words["output_type"] == "display_data"
     assert picture["metadata"] == {"image/png": {"width": 760, "alt": "a line"}}
     assert shown == []
+
+
+def test_a_widget_is_shown_with_words_for_those_who_have_none_and_is_collected(
+    shown: list,
+) -> None:
+    widget = SimpleNamespace(model_id="7")
+    show_widget(widget, "A box.", data={"application/x": {}})
+    ((bundle, _),) = shown
+    assert bundle["text/plain"] == "A box."
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == "7"
+    assert bundle["application/x"] == {}
+    with collected() as outputs:
+        show_widget(widget, "Another box.")
+    assert [output["data"]["text/plain"] for output in outputs] == ["Another box."]
+    assert len(shown) == 1

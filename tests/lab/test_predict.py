@@ -1,5 +1,4 @@
 import math
-import sys
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         bundles.append(bundle)
 
     monkeypatch.setattr(display, "display", show)
-    monkeypatch.setattr(sys.modules[predict.__module__], "display", show)
     return bundles
 
 

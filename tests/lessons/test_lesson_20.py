@@ -339,6 +339,29 @@ async def test_a_section_leaves_no_schema_and_no_connection_behind(
         await looks.close()
 
 
+async def test_a_schema_that_somebody_holds_a_lock_in_is_not_waited_for_for_ever(
+    postgres_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, postgres_server)
+    monkeypatch.setattr("looplab.stages.postgres.DROP_WITHIN", 0.1, raising=False)
+    outside = await asyncpg.connect(postgres_server)
+    schemas: list[str] = []
+
+    async def leaves_a_lock(connect: Any) -> None:
+        inside = await connect()
+        schemas.append(await inside.fetchval("SELECT current_schema()"))
+        await inside.execute("CREATE TABLE kept (id int)")
+        await outside.execute(f"BEGIN; LOCK TABLE {schemas[0]}.kept IN ACCESS SHARE MODE")
+
+    try:
+        with pytest.warns(ResourceWarning, match="could not be dropped"):
+            async with asyncio.timeout(20):
+                await on_postgres(leaves_a_lock)
+    finally:
+        await outside.execute(f"ROLLBACK; DROP SCHEMA {schemas[0]} CASCADE")
+        await outside.close()
+
+
 async def test_without_a_server_a_section_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
 

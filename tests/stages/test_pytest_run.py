@@ -96,6 +96,34 @@ async def test_what_cannot_be_written_into_a_file_is_said() -> None:
         source_of([names["test_it"]])
 
 
+DRAWS = """
+import random
+from os import getpid
+from random import random as draw, uniform
+
+def test_draws():
+    assert 0 <= draw() < 1
+    assert 2 <= uniform(2, 3) <= 3
+    assert random.random() < 1
+    assert getpid()
+"""
+
+
+async def test_a_function_that_tells_no_module_is_imported_all_the_same() -> None:
+    report = await ran(DRAWS, "test_draws")
+    assert report.passed == ["test_draws"]
+    assert "from random import random as draw" in report.source
+
+
+async def test_a_function_that_no_module_has_is_said() -> None:
+    source = (
+        "import random\n\ndraw = random.Random(3).random\n\ndef test_it():\n    assert draw()\n"
+    )
+    names = await cell(source)
+    with pytest.raises(LessonError, match="no module has it by its name"):
+        source_of([names["test_it"]])
+
+
 OUTCOMES = """
 import pytest
 
@@ -144,6 +172,17 @@ async def test_a_run_that_hangs_is_ended_with_its_process() -> None:
     with pytest.raises(LessonError, match=r"weren't over in 0\.5 s"):
         await ran(source, "test_hangs", within=0.5)
     assert [child for child in psutil.Process().children() if "pytest" in child.cmdline()] == []
+
+
+async def test_a_loop_that_starts_no_processes_runs_tests_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuses(*_: Any, **__: Any) -> Any:
+        raise NotImplementedError  # as a notebook's loop on Windows does
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "subprocess_exec", refuses)
+    report = await ran("def test_good():\n    pass\n", "test_good")
+    assert report.passed == ["test_good"]
 
 
 async def test_a_cancelled_run_leaves_no_process() -> None:

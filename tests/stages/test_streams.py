@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI, Response, WebSocket
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from looplab.lab import serve, until
@@ -137,3 +137,27 @@ async def test_the_lazy_scene_tells_where_it_stopped() -> None:
 
     scene = await streams.lazy_and_quick(app, "/map", publish, readers, readers_there)
     assert scene == ([1, 2, 3], [], [], 2)
+
+
+async def test_a_lazy_reader_that_got_nothing_from_its_stream_catches_up_by_another() -> None:
+    app, readers, ids = FastAPI(), [], []
+
+    @app.get("/map", response_class=EventSourceResponse)
+    async def pictures(request: Request) -> Any:
+        ids.append(request.headers.get("last-event-id"))
+        if len(ids) > 2:
+            yield ServerSentEvent(raw_data=f"{streams.PICTURES} ")
+            return
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        readers.append(queue)
+        if len(readers) == 2:
+            while True:
+                yield ServerSentEvent(raw_data=await queue.get())
+
+    async def publish(picture: str) -> None:
+        readers[1].put_nowait(picture)
+
+    scene = await streams.lazy_and_quick(app, "/map", publish, readers, lambda: len(readers))
+    assert scene.quick == list(range(1, streams.PICTURES + 1))
+    assert (scene.lazy, scene.caught_up) == ([], [streams.PICTURES])
+    assert ids == [None, None, None]

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from looplab.exercises.checking import check, require_function
-from looplab.exercises.error_text import leaves
+from looplab.exercises.cut_off import CutOff, WasCutOff
+from looplab.exercises.error_text import chain
 from looplab.exercises.sandbox import Sandbox, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
 from looplab.lab.silent_failures import let_go
@@ -141,10 +142,6 @@ async def _judge(sandbox: Sandbox, *, settle_again: Any) -> str:
     )
 
 
-class _Killed(Exception):
-    """The attempt was killed. The judge raises it, never the world."""
-
-
 class _RefusedError(ConnectionError, LookupError, ValueError, TypeError, RuntimeError):
     """What a partner raises: a narrow except that hides it catches it too."""
 
@@ -210,66 +207,41 @@ class _Attempt:
     order: _Order = field(init=False)
     points: int = 0
     calls: int = 0
-    dead: asyncio.Event = field(default_factory=asyncio.Event)
-    fault: Wrong | None = None
+    cut: CutOff = field(default_factory=CutOff)
 
     def __post_init__(self) -> None:
         self.order = self.world.order(self.number)
 
     async def run(self) -> None:
-        """Run it. Raises _Killed when it was killed, and what the job raised."""
-        working = asyncio.create_task(self._work())
-        dying = asyncio.create_task(self.dead.wait())
-        try:
-            await asyncio.wait(
-                {working, dying}, timeout=ms(PATIENCE), return_when=asyncio.FIRST_COMPLETED
-            )
-            if self.fault is None and not self.dead.is_set():
-                if not working.done():
-                    await working  # the sandbox ends it
-                return working.result()
-        finally:
-            dying.cancel()
-            while not working.done():
-                working.cancel()
-                await asyncio.wait({working}, timeout=ms(20))
-            if not working.cancelled() and (self.fault or self.dead.is_set()):
-                working.exception()  # nobody asks how an attempt ended that was killed
-        raise self.fault or _Killed
+        """Run it. Raises WasCutOff when it was killed, and what the job raised."""
+        await self.cut.run(self._work, patience=ms(PATIENCE))
 
     async def _work(self) -> Any:
         bank, mailer, notes = _Bank(self), _Mailer(self), _Notes(self)
         return await require_awaitable(self.job(self.order, bank, mailer, notes))
 
     async def point(self) -> None:
-        """Stop here for ever if the attempt is to be killed here."""
-        if self.points == self.kill_at:
-            self.dead.set()
+        """Stop here for ever if the attempt is to be killed here, or has been."""
+        killed = self.points == self.kill_at
         self.points += 1
-        if self.dead.is_set():
-            await asyncio.Event().wait()
+        if killed or self.cut.happened:
+            await self.cut.here()
 
     async def call(self, effect: Callable[[], Any]) -> Any:
         """Have the effect between two points."""
         self.calls += 1
         if self.calls > MOST_CALLS:
-            await self.blame(EXERCISE.wrong("too-many-calls", f"{MOST_CALLS} calls"))
+            await self.cut.here(EXERCISE.wrong("too-many-calls", f"{MOST_CALLS} calls"))
         await self.point()
         await asyncio.sleep(0)
         outcome = effect()
         await self.point()
         return outcome
 
-    async def blame(self, fault: Wrong) -> None:
-        """End the attempt with a mistake, whatever the job catches."""
-        self.fault = self.fault or fault
-        self.dead.set()
-        await asyncio.Event().wait()
-
     async def require(self, given: object, kind: type, what: str) -> None:
         """End the attempt unless ``given`` is of that type, and, if an order, its own."""
         if not isinstance(given, kind) or (kind is _Order and given is not self.order):
-            await self.blame(EXERCISE.wrong("wrong-call", f"{what} got {given!r}"))
+            await self.cut.here(EXERCISE.wrong("wrong-call", f"{what} got {given!r}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,22 +362,11 @@ async def _is_refused(job: Callable[..., Any], world: _World, number: str) -> No
     except Exception as error:
         if isinstance(error, Wrong):
             raise
-        refused = any(isinstance(leaf, _RefusedError) for leaf in leaves(error))
-        if not refused and not _chained(error):
+        if not any(isinstance(one, _RefusedError) for one in chain(error)):
             raise
         let_go(error)
     else:
         raise EXERCISE.wrong("error-swallowed")
-
-
-def _chained(error: BaseException) -> bool:
-    """Return whether the error was raised from a partner's refusal."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, _RefusedError):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
 
 
 async def _is_killed_everywhere(job: Callable[..., Any]) -> None:
@@ -422,7 +383,7 @@ async def _is_killed(job: Callable[..., Any], *points: int) -> None:
     world, number, again = _World(), "order-12", 0
     for point in points:
         before = len(world.steps)
-        with contextlib.suppress(_Killed):
+        with contextlib.suppress(WasCutOff):
             await _Attempt(job, world, number, kill_at=point).run()
         # a letter that left and could not be noted any more may leave again
         again += [what for what, _ in world.steps[before:]][-1:] == ["letter"]

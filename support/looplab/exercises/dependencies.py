@@ -6,7 +6,7 @@ import functools
 import inspect
 import sqlite3
 import warnings
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import Any
 from sqlalchemy import event, select
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from looplab.exercises.checking import check, require_function
 from looplab.exercises.lending import lent_shop
 from looplab.exercises.sandbox import Sandbox, blame
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict
+from looplab.lab.clients import in_process
 from looplab.lab.departures import until
 from looplab.lab.units import ms
 from looplab.shop import Shop
@@ -119,8 +121,6 @@ EXERCISE = Exercise(
         ),
     ),
 )
-
-App = Callable[..., Awaitable[None]]
 
 
 async def check_dependencies(make_app: Any, *, limit: float | None = None) -> Verdict:
@@ -232,7 +232,6 @@ class _Trial:
     shop: Shop
     sessions: _Sessions
     user: Any
-    app: App | None = None
 
     async def order(self, carrier: _Carrier) -> _Answer:
         """Send one order, and tell what came of it."""
@@ -252,41 +251,24 @@ class _Trial:
         return await asyncio.gather(*[_post(app, self.shop.path) for _ in range(count)])
 
 
-async def _post(app: App, path: Path) -> _Answer:
+async def _post(app: ASGIApp, path: Path) -> _Answer:
+    """Send an order to ``app`` in this process; note what is saved when the answer begins."""
     answer = _Answer()
-    sent = False
 
-    async def receive() -> MutableMapping[str, Any]:
-        nonlocal sent
-        if sent:
-            await asyncio.Event().wait()
-        sent = True
-        return {"type": "http.request", "body": b"", "more_body": False}
+    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer.status = message["status"]
+                answer.saved = len(_saved(path))
+            elif message["type"] == "http.response.body":
+                answer.body += message.get("body", b"")
+            await send(message)
 
-    async def send(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            answer.status = message["status"]
-            answer.saved = len(_saved(path))
-        elif message["type"] == "http.response.body":
-            answer.body += message.get("body", b"")
+        await app(scope, receive, note)
 
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": "/orders",
-        "raw_path": b"/orders",
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(b"host", b"check"), (b"content-length", b"0")],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-        "state": {},
-    }
     try:
-        await app(scope, receive, send)
+        async with in_process(noted, lifespan=False) as client:
+            await client.post("/orders")
     except Exception as error:
         cause = getattr(error, "orig", error)  # SQLAlchemy may wrap it
         expired = isinstance(cause, MissingGreenlet)

@@ -41,19 +41,36 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in ``error`` and those that they were raised from, each once.
+
+    What was raised from nothing, but while another one was handled, is followed by that one. Of a
+    group come the exceptions in it, not the group.
+    """
+    seen: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if any(one is other for other in seen):
+            continue
+        seen.append(one)
+        behind = one.__cause__ or one.__context__
+        if behind is not None:
+            waiting.insert(0, behind)
+        if isinstance(one, BaseExceptionGroup):
+            waiting[:0] = one.exceptions
+        else:
+            yield one
+
+
 def raised_from(error: BaseException, kind: type[BaseException]) -> BaseException | None:
     """Return the exception in ``error`` that was raised while one of ``kind`` was handled.
 
     It may stand in a group; None when there is none.
     """
     for leaf in leaves(error):
-        seen: list[BaseException] = []
-        behind = leaf.__cause__ or leaf.__context__
-        while behind is not None and behind not in seen:
-            if any(isinstance(inner, kind) for inner in leaves(behind)):
-                return leaf
-            seen.append(behind)
-            behind = behind.__cause__ or behind.__context__
+        if any(isinstance(one, kind) for one in chain(leaf) if one is not leaf):
+            return leaf
     return None
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from looplab.exercises.checking import check, require_function
 from looplab.exercises.error_text import tell
-from looplab.exercises.sandbox import Sandbox, blame, require_awaitable
+from looplab.exercises.sandbox import Sandbox, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong, wrong
 from looplab.lab.silent_failures import let_go
 from looplab.lab.units import ms
@@ -280,6 +280,7 @@ class _Reader:
         looks = _Counted(require_awaitable(self._take()))
         task = asyncio.ensure_future(looks.run())
         ended, _ = await asyncio.wait({task}, timeout=seconds)
+        wakes = looks.waits - 1
         task.cancel()
         await asyncio.wait({task})
         if ended:
@@ -291,7 +292,7 @@ class _Reader:
                     return -1
                 raise error
             return -1
-        return looks.waits - 1
+        return wakes
 
 
 class _Counted:
@@ -306,21 +307,18 @@ class _Counted:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         inner = self._awaitable.__await__()
-        sent: Any = None
+        resume: Callable[[Any], Any] = inner.send
+        given: Any = None
         while True:
             try:
-                waits_for = inner.send(sent)
+                waits_for = resume(given)
             except StopIteration as stop:
                 return stop.value
             self.waits += 1
             try:
-                sent = yield waits_for
-            except BaseException as error:
-                try:
-                    waits_for = inner.throw(error)
-                except StopIteration as stop:
-                    return stop.value
-                sent = yield waits_for
+                resume, given = inner.send, (yield waits_for)
+            except BaseException as error:  # a time-out's, or the end
+                resume, given = inner.throw, error
 
 
 Scene = Callable[[_Board], Awaitable[None]]
@@ -358,11 +356,7 @@ async def _play(sandbox: Sandbox, make: Callable[[], Any], scene: Scene) -> None
     async def act() -> None:
         await scene(_Board(make()))
 
-    ran = await sandbox.run(act)
-    if ran.error is not None:
-        raise blame(ran.error)
-    if ran.left:
-        raise wrong("left-running", ", ".join(ran.left))
+    (await sandbox.run(act)).result()
 
 
 def _blame(error: Exception, mistake: str) -> NoReturn:

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from looplab.exercises.checking import check, require_function
+from looplab.exercises.cut_off import CutOff
 from looplab.exercises.error_text import leaves
 from looplab.exercises.sandbox import Sandbox, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
@@ -172,8 +173,7 @@ class _World:
     memory: bool = True
     old: list["_Worker"] = field(default_factory=list)
     new: list["_Worker"] = field(default_factory=list)
-    dead: asyncio.Event = field(default_factory=asyncio.Event)
-    fault: Wrong | None = None
+    cut: CutOff = field(default_factory=CutOff)
 
     def __post_init__(self) -> None:
         self.old = [_Worker(self, f"old {i + 1}", 0.0) for i in range(self.workers)]
@@ -208,9 +208,7 @@ class _World:
 
     async def blame(self, name: str, detail: str = "") -> None:
         """End the deployment with a mistake, whatever the learner's code catches."""
-        self.fault = self.fault or EXERCISE.wrong(name, detail)
-        self.dead.set()
-        await asyncio.Event().wait()
+        await self.cut.here(EXERCISE.wrong(name, detail))
 
 
 class _Worker:
@@ -269,24 +267,8 @@ async def _deployed(roll: Callable[..., Any], world: _World) -> Any:
     async def work() -> Any:
         return await require_awaitable(roll([*world.old], world.start_new))
 
-    working = asyncio.create_task(work())
-    dying = asyncio.create_task(world.dead.wait())
-    try:
-        await asyncio.wait(
-            {working, dying}, timeout=ms(PATIENCE), return_when=asyncio.FIRST_COMPLETED
-        )
-        if not (world.fault or working.done()) and NEVER in world.starts:
-            world.fault = EXERCISE.wrong("never-gives-up")
-        if world.fault is None:
-            return await working  # the sandbox ends one that never does
-    finally:
-        dying.cancel()
-        if world.fault is not None:
-            working.cancel()
-            await asyncio.wait({working}, timeout=ms(200))
-            if working.done() and not working.cancelled():
-                working.exception()  # nobody asks how a deployment ended that went wrong
-    raise world.fault
+    late = EXERCISE.wrong("never-gives-up") if NEVER in world.starts else None
+    return await world.cut.run(work, patience=ms(PATIENCE), late=late)
 
 
 async def _goes_well(roll: Callable[..., Any], starts: Sequence[float]) -> None:

@@ -457,19 +457,26 @@ def _bounded(app: ASGIApp) -> ASGIApp:
     """Return the app, with a receive that suspends and has an end, whatever a middleware gives."""
 
     async def within(scope: Message, receive: Callable, send: Callable) -> None:
-        calls = 0
-
-        async def receives() -> Message:
-            nonlocal calls
-            calls += 1
-            await asyncio.sleep(0)
-            if calls > RECEIVES:
-                raise EXERCISE.wrong("body-lost", f"receive gave it {RECEIVES} messages")
-            return await receive()
-
-        await app(scope, receives, send)
+        await app(scope, _counted(receive, f"receive gave it {RECEIVES} messages"), send)
 
     return within
+
+
+def _counted(
+    receive: Callable[[], Awaitable[Message]], too_often: str
+) -> Callable[[], Awaitable[Message]]:
+    """Return a receive that suspends first, and is a mistake when it is called too often."""
+    calls = 0
+
+    async def counted() -> Message:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0)
+        if calls > RECEIVES:
+            raise EXERCISE.wrong("body-lost", too_often)
+        return await receive()
+
+    return counted
 
 
 @dataclass(slots=True)
@@ -519,14 +526,9 @@ Incoming = Message | Callable[[], Awaitable[Message]]
 
 async def _speak(app: ASGIApp, scope: Message, incoming: list[Incoming], heard: _Heard) -> None:
     """Do a server's part: hand over what comes in, take what goes out."""
-    waiting, calls = list(incoming), 0
+    waiting = list(incoming)
 
     async def receive() -> Message:
-        nonlocal calls
-        calls += 1
-        await asyncio.sleep(0)
-        if calls > RECEIVES:
-            raise EXERCISE.wrong("body-lost", f"receive was called {RECEIVES} times")
         if not waiting:
             await asyncio.Event().wait()  # nothing more comes; whoever waits is cancelled
         following = waiting.pop(0)
@@ -543,7 +545,8 @@ async def _speak(app: ASGIApp, scope: Message, incoming: list[Incoming], heard: 
         if WATCH in scope:
             await scope[WATCH].note()
 
-    await require_awaitable(app(scope, receive, send))
+    counted = _counted(receive, f"receive was called {RECEIVES} times")
+    await require_awaitable(app(scope, counted, send))
 
 
 def _request(

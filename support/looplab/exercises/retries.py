@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from looplab.exercises.checking import check, require_function
-from looplab.exercises.error_text import leaves
+from looplab.exercises.error_text import chain
 from looplab.exercises.sandbox import Sandbox, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
 from looplab.lab.silent_failures import let_go
@@ -257,17 +257,7 @@ class _End:
 
     def is_a(self, kind: type[Exception]) -> bool:
         """Return whether the error is of this kind, or was raised from one that is."""
-        return self.error is not None and any(isinstance(e, kind) for e in _all_of(self.error))
-
-
-def _all_of(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    for leaf in leaves(error):
-        seen: BaseException | None = leaf
-        while seen is not None and seen not in found:
-            found.append(seen)
-            seen = seen.__cause__ or seen.__context__
-    return found
+        return self.error is not None and any(isinstance(one, kind) for one in chain(self.error))
 
 
 Job = Callable[..., Awaitable[Any]]
@@ -297,9 +287,9 @@ def _require_once(bank: _Bank, number: str) -> None:
         raise EXERCISE.wrong("new-key", f"its keys were {keys[0]!r} and {keys[1]!r}")
 
 
-def _require_allowed(bank: _Bank, calls: Sequence[_Called]) -> None:
+def _require_allowed(bank: _Bank) -> None:
     """Raise unless the budget had been asked, and had said yes, before each retry of one order."""
-    for retries, call in enumerate(calls):
+    for retries, call in enumerate(bank.calls):
         if retries > min(call.spent, bank.budget.allows):
             raise EXERCISE.wrong("ignores-budget", f"before attempt {retries + 1}")
 
@@ -343,7 +333,7 @@ async def _has_no_budget(job: Job) -> None:
     for allows in (0, 1):
         bank = _Bank(["unavailable"], _Budget(allows))
         ended = await _end(job, bank)
-        _require_allowed(bank, bank.calls)
+        _require_allowed(bank)
         if not ended.is_a(ConnectionError):
             raise EXERCISE.wrong("error-swallowed", "the budget was empty")
         if len(bank.calls) < allows + 1:

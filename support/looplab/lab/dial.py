@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from looplab.kept import ALL_CHOICES, CHOICES
-from looplab.lab.display import collected, display, show_collected, show_note
+from looplab.lab.display import collected, show_collected, show_note, show_widget
 from looplab.lab.errors import LessonError
 
 PATIENCE = 0.15
@@ -130,18 +130,8 @@ async def dial(
     else:
         await run(first)
     turned = _open[name] = Dial(name, values, run, first)
-    display(
-        {
-            **kept,
-            "text/plain": f"A dial: {name}, {values[0]} to {values[-1]}. Run the cell to move it.",
-            "application/vnd.jupyter.widget-view+json": {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": turned.widget.model_id,
-            },
-        },
-        raw=True,
-    )
+    told = f"A dial: {name}, {values[0]} to {values[-1]}. Run the cell to move it."
+    show_widget(turned.widget, told, data=kept)
     return turned
 
 

@@ -29,11 +29,11 @@ PICTURE_WIDTH = 760  # pixels
 _collected: ContextVar[list[dict[str, Any]] | None] = ContextVar("_collected", default=None)
 
 
-def display(bundle: dict[str, Any], *, metadata: dict[str, Any] | None = None, raw: bool) -> None:
+def display(bundle: dict[str, Any], *, metadata: dict[str, Any] | None = None) -> None:
     """Show a bundle under the cell that runs; nothing else in the lab needs IPython."""
     from IPython.display import display as show
 
-    show(bundle, metadata=metadata or {}, raw=raw)
+    show(bundle, metadata=metadata or {}, raw=True)
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def collected() -> Generator[list[dict[str, Any]]]:
 def _emit(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
     outputs = _collected.get()
     if outputs is None:
-        display(data, metadata=metadata or {}, raw=True)
+        display(data, metadata=metadata)
     else:
         output = {"output_type": "display_data", "data": data, "metadata": metadata or {}}
         outputs.append(output)
@@ -142,6 +142,15 @@ def _html_table(headers: Sequence[str], rows: Sequence[Sequence[str]], caption: 
         else ""
     )
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def show_widget(widget: Any, text: str, *, data: Mapping[str, Any] | None = None) -> None:
+    """Show a widget of ipywidgets; ``text`` stands in its place where there are no widgets.
+
+    ``data`` goes along for programs, by MIME type, and no front end shows it.
+    """
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    _emit({"text/plain": text, "application/vnd.jupyter.widget-view+json": view, **(data or {})})
 
 
 def show_picture(

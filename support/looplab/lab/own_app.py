@@ -393,7 +393,7 @@ async def xray_app(
         ValueError: an argument is none of those allowed. TypeError: ``app`` can't be called.
     """
     __tracebackhide__ = True
-    asks = _asks(requests)
+    asks = asks_of(requests)
     _check(at_once=at_once, times=times, within=within, held=held)
     rounds = at_once if times is None else times
     places = places_of(ours)
@@ -463,7 +463,11 @@ async def xray_app(
     )
 
 
-def _asks(requests: str | Ask | Iterable[str | Ask]) -> list[Ask]:
+def asks_of(requests: str | Ask | Iterable[str | Ask]) -> list[Ask]:
+    """Return requests as a list of :class:`Ask`; one may stand alone.
+
+    Raises ValueError when there is none, or when one is written otherwise.
+    """
     listed = [requests] if isinstance(requests, str | Ask) else list(requests)
     if not listed:
         raise ValueError("requests is empty; give at least one, such as 'GET /orders'")

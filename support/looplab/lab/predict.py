@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from looplab.kept import PREDICTION, REVEALED
-from looplab.lab.display import display, show_table
+from looplab.lab.display import show_table, show_widget
 from looplab.lab.errors import LessonError
 
 _asked: dict[str, "Prediction"] = {}
@@ -136,16 +136,5 @@ def _box(prediction: Prediction, *, typed: str) -> Any:
     )
     box.add_class("course-prediction")
     asked_for = f"{least:g} to {most:g} {prediction.unit}".rstrip()
-    display(
-        {
-            "text/plain": f"{prediction!r} ({asked_for})",
-            PREDICTION: prediction.asked,
-            "application/vnd.jupyter.widget-view+json": {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": box.model_id,
-            },
-        },
-        raw=True,
-    )
+    show_widget(box, f"{prediction!r} ({asked_for})", data={PREDICTION: prediction.asked})
     return box

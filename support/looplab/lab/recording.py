@@ -13,22 +13,31 @@ from looplab.lab.trace import Call, TaskTrace
 Interval = tuple[float, float]
 
 
+class _Timed:
+    """What began and ended."""
+
+    __slots__ = ()
+
+    began: float
+    ended: float
+
+    @property
+    def duration(self) -> float:
+        """How long it took, in seconds."""
+        return self.ended - self.began
+
+
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(_Timed):
     """One step that kept the loop to itself. ``began`` and ``ended`` in seconds since the start."""
 
     name: str
     began: float
     ended: float
 
-    @property
-    def duration(self) -> float:
-        """How long nobody else could run, in seconds."""
-        return self.ended - self.began
-
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Span(_Timed):
     """What ``task`` did for a time, such as holding a lock. Times in seconds since the start."""
 
     task: str
@@ -36,11 +45,6 @@ class Span:
     began: float
     ended: float
     """When the recording ended, for what went on."""
-
-    @property
-    def duration(self) -> float:
-        """How long it took, in seconds."""
-        return self.ended - self.began
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from looplab.lab.load import LoadReport, load_test
 T = TypeVar("T")
 
 ROUNDS = 3
+DOUBT = "can't tell"
+"""What is said of rounds that chance alone may have made differ."""
 HEADERS = ("", "took", "least to most", "errors a run", "against the line above")
 
 
@@ -65,7 +67,7 @@ class Rounds:
         """
         if self.most < before.least:
             return "quicker"
-        return "slower" if self.least > before.most else "can't tell"
+        return "slower" if self.least > before.most else DOUBT
 
 
 async def load_rounds(

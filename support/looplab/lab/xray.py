@@ -155,12 +155,11 @@ def show_xray(*recordings: Recording, summary: str = "") -> None:
     """
     from looplab.lab.explorer import MIME, data_of, fragment_of, kept
     from looplab.lab.pictures import draw
-    from looplab.lab.telling import describe
 
     if not recordings:
         raise ValueError("recordings is empty; give at least one recording to draw")
-    described = " ".join(describe(recording) for recording in recordings)
     data = data_of(*recordings)
+    described = " ".join(panel["said"] for panel in data["panels"])
     small = kept(data)
     show_picture(
         draw(recordings),

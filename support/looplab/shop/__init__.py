@@ -10,7 +10,6 @@ import warnings
 import weakref
 from collections.abc import Generator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 from uuid import UUID
 
@@ -232,12 +231,7 @@ class Shop:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
@@ -271,12 +265,7 @@ class OpeningShop:
         self._shop = await self._opened()
         return self._shop
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._shop is not None:
             await self._shop.close()
 

@@ -16,8 +16,8 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Generator
-from types import CoroutineType, TracebackType
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from types import CoroutineType
 from typing import Any, Final, NoReturn, Self
 from uuid import uuid4
 
@@ -89,12 +89,7 @@ class CourseRedis(Redis):
     async def __aenter__(self) -> Self:
         return await self._opened()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, exc_type: object, exc_value: object, traceback: object) -> None:
         await self.aclose()
 
     def execute_command(self, *args: Any, **options: Any) -> CoroutineType[Any, Any, Any]:
@@ -135,8 +130,7 @@ class CourseRedis(Redis):
             del _open[self._name]
         if self._owns_keys:
             self._owns_keys = False
-            with contextlib.suppress(redis.exceptions.RedisError, OSError):
-                await self._delete_keys()
+            await delete_keys(super().execute_command, f"{self.prefix}*")
         await super().aclose(close_connection_pool)
 
     async def _opened(self) -> Self:
@@ -152,15 +146,6 @@ class CourseRedis(Redis):
             raise RedisUnavailable(self._address, reason) from None
         _open[self._name] = self
         return self
-
-    async def _delete_keys(self) -> None:
-        cursor: Any = None
-        while cursor != 0:
-            cursor, keys = await super().execute_command(
-                "SCAN", cursor or 0, "MATCH", f"{self.prefix}*", "COUNT", 500
-            )
-            if keys:
-                await super().execute_command("DEL", *keys)
 
     def _prefixed(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         name, *rest = args
@@ -220,6 +205,19 @@ def open_redis(
         raise ValueError(f"answers_after={answers_after!r}: must be 0 or more, in seconds")
     address = redis_url() if url is None else url
     return CourseRedis(address, prefix=prefix, name=name, answers_after=answers_after)
+
+
+async def delete_keys(send: Callable[..., Awaitable[Any]], pattern: str) -> None:
+    """Delete all keys that match ``pattern``; those of a server that is lost stay.
+
+    ``send`` sends a command and returns its reply, as a redis-py client's ``execute_command`` does.
+    """
+    cursor: Any = None
+    with contextlib.suppress(redis.exceptions.RedisError, OSError):
+        while cursor != 0:
+            cursor, keys = await send("SCAN", cursor or 0, "MATCH", pattern, "COUNT", 500)
+            if keys:
+                await send("DEL", *keys)
 
 
 def redis_url() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, Self
@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 import httpx
 import redis.asyncio
 from fastapi import FastAPI
-from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp
 from taskiq import AsyncBroker
@@ -26,8 +25,10 @@ from looplab.shop.models import Order
 from looplab.shop.newcomers import Rush, open_mailer
 from looplab.shop.partners import Mailer, PaymentService
 from looplab.shop.pools import open_pool
-from looplab.shop.redis import serve_redis
+from looplab.shop.redis import delete_keys, serve_redis
+from looplab.stages.child import kill_each
 from looplab.stages.settling import Worker
+from looplab.stages.stage import Stage
 
 RUSH: Final = ("", "last answer after", "last invoice after", "invoices at once")
 PRICE: Final = 1_999  # cents
@@ -105,7 +106,7 @@ async def refuse(order_id: str) -> None:
     raise LookupError("no such address")
 
 
-class BackOffice:
+class BackOffice(Stage):
     """Served on loopback: a Redis with a queue of its own, a bank and a mailer.
 
     `await BackOffice.open(...)` opens one, and closes the one that was open before, so that a cell
@@ -119,14 +120,12 @@ class BackOffice:
         workers: the worker processes.
     """
 
-    _open: BackOffice | None = None
-
     def __init__(self) -> None:
+        super().__init__()
         self.queue = f"course:{uuid4().hex}:jobs"
         self.redis_url = ""
         self.bank = PaymentService()
         self.mailer = Mailer()
-        self._stack = AsyncExitStack()
         self.addresses: dict[str, str] = {}
         self.workers: list[Worker] = []
 
@@ -137,38 +136,35 @@ class BackOffice:
         A worker leaves a job to another one that hasn't finished it `given_up_after` seconds after
         it took it. Raises what `serve` raises when a server can't start.
         """
-        if cls._open is not None:
-            await cls._open.close()
         office = cls()
-        async with office._stack:
-            office.redis_url = await office._stack.enter_async_context(serve_redis())
-            bank = await office._stack.enter_async_context(serve(office.bank.app))
-            mailer = await office._stack.enter_async_context(serve(office.mailer.app))
-            office._stack = office._stack.pop_all()
-        cls._open = office
-        office.addresses = {"bank": bank.url, "mailer": mailer.url}
-        for _ in range(workers):
-            worker = Worker(
-                office.redis_url, office.queue, given_up_after=given_up_after, **office.addresses
-            )
-            office.workers.append(worker)
+        async with office._opening() as stack:
+            office.redis_url = await stack.enter_async_context(serve_redis())
+            stack.push_async_callback(office._delete_queue)
+            bank = await stack.enter_async_context(serve(office.bank.app))
+            mailer = await stack.enter_async_context(serve(office.mailer.app))
+            office.addresses = {"bank": bank.url, "mailer": mailer.url}
+            stack.push_async_callback(office._stop_work)
+            for _ in range(workers):
+                worker = Worker(
+                    office.redis_url,
+                    office.queue,
+                    given_up_after=given_up_after,
+                    **office.addresses,
+                )
+                office.workers.append(worker)
         return office
 
-    async def close(self) -> None:
-        """End the workers and the servers and delete the queue; closing again does nothing."""
-        if BackOffice._open is self:
-            BackOffice._open = None
-        for worker in self.workers:
-            await worker.kill()
-        self.mailer.release()
-        self.bank.release()
-        self.workers.clear()
-        with suppress(RedisError, OSError):
-            async with redis.asyncio.Redis.from_url(self.redis_url) as client:
-                keys = [key async for key in client.scan_iter(match=f"*{self.queue}*")]
-                if keys:
-                    await client.delete(*keys)
-        await self._stack.aclose()
+    async def _stop_work(self) -> None:
+        try:
+            await kill_each(self.workers)
+        finally:
+            self.workers.clear()
+            self.mailer.release()
+            self.bank.release()
+
+    async def _delete_queue(self) -> None:
+        async with redis.asyncio.Redis.from_url(self.redis_url) as client:
+            await delete_keys(client.execute_command, f"*{self.queue}*")
 
     async def outcome(self, client: httpx.AsyncClient, order_id: str) -> str:
         """Send an order, ask for its job until that has ended, and return how it did.

@@ -4,11 +4,11 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Generator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
@@ -16,9 +16,10 @@ from sqlalchemy.pool import Pool
 from looplab.lab import ms, serve
 from looplab.lab.app_page import milliseconds, where_of
 from looplab.lab.errors import LessonError
-from looplab.lab.own_app import AppReport, Ask, load_app
+from looplab.lab.own_app import AppReport, Ask, asks_of, load_app
 from looplab.shop.partners.services import Supplier
 from looplab.shop.teahouse import TOKEN, create_app
+from looplab.stages.stage import Stage
 
 HANGING = "tea-hangs"
 """The SKU about which the supplier never answers."""
@@ -46,11 +47,9 @@ class PoolWatch:
     Attributes:
         loans: when each loan began, by `perf_counter`, and how many seconds it took; one that is
             still out when the watch ends counts as far as the watch goes.
-        most_lent: how many were lent at once, at most.
     """
 
     loans: list[tuple[float, float]] = field(default_factory=list)
-    most_lent: int = 0
     _out: dict[int, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,7 +64,6 @@ class PoolWatch:
     def _lent(self, _connection: Any, record: Any, _proxy: Any) -> None:
         with self._lock:
             self._out[id(record)] = perf_counter()
-            self.most_lent = max(self.most_lent, len(self._out))
 
     def _returned(self, _connection: Any, record: Any) -> None:
         with self._lock:
@@ -193,40 +191,35 @@ def asked(requests: object) -> list[Ask]:
 
     Raises LessonError in a sentence where one of them is written otherwise.
     """
-    alone = [requests] if isinstance(requests, str | Ask) else requests
-    if not isinstance(alone, list | tuple) or not alone:
+    if not isinstance(requests, str | Ask | list | tuple) or not requests:
         raise LessonError(f"REQUESTS is {requests!r}; it is a list such as ['GET /orders']")
     try:
-        return [one if isinstance(one, Ask) else Ask.of(one) for one in alone]
-    except (AttributeError, ValueError) as error:
+        return asks_of(requests)
+    except ValueError as error:
         raise LessonError(
             f"REQUESTS has one that is no request, as 'GET /orders': {error}"
         ) from None
 
 
-class OpenSupplier:
+class OpenSupplier(Stage):
     """A supplier on a server of its own; it never answers about :data:`HANGING`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.partner = Supplier(latency=ms(60))
         self.partner.fault(HANGING, hang=True)
         self.url = ""
-        self._stack = AsyncExitStack()
 
-    async def close(self) -> None:
-        """Stop the server."""
-        await self._stack.aclose()
-
-
-_supplier: OpenSupplier | None = None
+    @classmethod
+    async def open(cls) -> Self:
+        """Start one, in place of one that was started before; `close` stops its server."""
+        supplier = cls()
+        async with supplier._opening() as stack:
+            server = await stack.enter_async_context(serve(supplier.partner.app))
+            supplier.url = server.url
+        return supplier
 
 
 async def open_supplier() -> OpenSupplier:
     """Start a supplier, in place of one that this function started before."""
-    global _supplier
-    if _supplier is not None:
-        await _supplier.close()
-    _supplier = OpenSupplier()
-    server = await _supplier._stack.enter_async_context(serve(_supplier.partner.app))
-    _supplier.url = server.url
-    return _supplier
+    return await OpenSupplier.open()

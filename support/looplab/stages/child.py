@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 
 class WorkerFailed(RuntimeError):
@@ -81,3 +81,10 @@ class Child:
             assert stream is not None
             with suppress(OSError):  # what was still to be written finds nobody to read it
                 stream.close()
+
+
+async def kill_each(children: Iterable[Child]) -> None:
+    """Kill all of them, each even where killing another one fails or is cancelled."""
+    async with AsyncExitStack() as stack:
+        for child in children:
+            stack.push_async_callback(child.kill)

@@ -7,6 +7,9 @@ from typing import Any, cast
 
 import httpx2
 
+LAST = "done"
+"""The event at which a page closes its stream."""
+
 
 def events_client(url: str, **options: Any) -> httpx2.AsyncClient:
     """Return an ``httpx2.AsyncClient`` for ``url``, which reads server-sent events by ``.sse()``.
@@ -39,14 +42,14 @@ async def events_of(
 
 
 async def like_a_browser(
-    client: httpx2.AsyncClient, path: str, *, times: int = 3, closes_on: str = "done"
+    client: httpx2.AsyncClient, path: str, *, times: int = 3
 ) -> list[httpx2.ServerSentEvent]:
     """Read ``path`` as a browser's EventSource does; return all events that came.
 
     When a stream ends, it connects again and sends the id of the last event, if there was one. A
     browser waits a few seconds first, or as long as ``retry`` says; this doesn't. It stops when an
     answer is no stream of events, such as 204, and after ``times`` connections, where a browser
-    would go on. The page on it closes it at an event called ``closes_on``.
+    would go on. The page on it closes it at an event called "done".
 
     Raises ValueError when ``times`` is below 1.
 
@@ -62,7 +65,7 @@ async def like_a_browser(
             async with events_of(client, path, **headers) as events:
                 async for event in events:
                     came.append(event)
-                    if event.event == closes_on:
+                    if event.event == LAST:
                         return came
                 continue
         break

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -18,17 +18,17 @@ from uuid import uuid4
 
 import httpx
 import redis.asyncio
-from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from looplab.lab import ms, serve, show_table, span
+from looplab.lab import ms, serve, show_table, span, until
 from looplab.lab.clients import LoopbackServer
-from looplab.shop.redis import serve_redis
+from looplab.shop.redis import delete_keys, serve_redis
 from looplab.stages import checkout
-from looplab.stages.child import Child
+from looplab.stages.child import Child, kill_each
+from looplab.stages.stage import Stage
 
 STARTS_WITHIN: Final = 60.0  # seconds, on a busy machine
 ENDS_WITHIN: Final = 20.0
@@ -154,8 +154,7 @@ class Load:
     async def looked(self) -> None:
         """Wait until the balancer has looked once more."""
         before = self.looks
-        while self.looks == before:
-            await asyncio.sleep(ms(5))
+        await until(lambda: self.looks > before)
 
     @property
     def lost(self) -> int:
@@ -200,11 +199,10 @@ class Worker(Child):
     async def ended(self) -> None:
         """Wait until the process has ended. Raises TimeoutError when it takes 20 s."""
         async with asyncio.timeout(ENDS_WITHIN):
-            while self.alive:
-                await asyncio.sleep(ms(20))
+            await until(lambda: not self.alive)
 
 
-class Fleet:
+class Fleet(Stage):
     """Worker processes by name, and what they share: a partner and a Redis.
 
     `await Fleet.open()` opens one, and closes the one that was open before, so that a cell may run
@@ -218,13 +216,11 @@ class Fleet:
         workers: the worker processes by name.
     """
 
-    _open: Fleet | None = None
-
     def __init__(self) -> None:
+        super().__init__()
         self.partner = Partner()
         self.prefix = f"course:{uuid4().hex}"
         self.workers: dict[str, Worker] = {}
-        self._stack = AsyncExitStack()
         self._arguments: list[str] = []
         self._held: list[asyncio.Task[Any]] = []
         self.partner_server: LoopbackServer
@@ -233,30 +229,41 @@ class Fleet:
     @classmethod
     async def open(cls) -> Self:
         """Open one without workers. Raises what `serve` raises when a server can't start."""
-        if cls._open is not None:
-            await cls._open.close()
         fleet = cls()
-        async with fleet._stack:
-            enter = fleet._stack.enter_async_context
-            address = await enter(serve_redis())
+        async with fleet._opening() as stack:
+            address = await stack.enter_async_context(serve_redis())
             client = redis.asyncio.Redis.from_url(address, decode_responses=True)
-            fleet.redis = await enter(client)
-            fleet.partner_server = await enter(serve(fleet.partner.app))
+            fleet.redis = await stack.enter_async_context(client)
+            stack.push_async_callback(delete_keys, client.execute_command, f"{fleet.prefix}*")
+            fleet.partner_server = await stack.enter_async_context(serve(fleet.partner.app))
+            stack.push_async_callback(fleet._stop_work)
             lease = max(LEASE, ms(LEASE * 1_000))  # a slow course has slow charges
             fleet._arguments = [fleet.partner_server.url, address, fleet.prefix, str(lease)]
-            fleet._stack = fleet._stack.pop_all()
-        cls._open = fleet
         return fleet
+
+    async def _stop_work(self) -> None:
+        self.partner.slow = False
+        try:
+            await kill_each(self.workers.values())
+        finally:
+            self.workers.clear()
+            await self._held_ended()
+
+    async def _held_ended(self) -> None:
+        """Wait until the orders that `hold` sent have ended, and let go of what they raised."""
+        await asyncio.gather(*self._held, return_exceptions=True)
+        self._held.clear()
 
     def start(self, *names: str, drains: bool = False) -> None:
         """Start workers of these names, and don't wait for them.
 
-        Those that drain stop as `DrainingServer` does, the others as uvicorn does. A worker that is
-        alive stays as it is, so that a cell may run twice.
+        Those that drain stop as `DrainingServer` does, the others as uvicorn does. A worker that
+        was started before stays as it is, so that a cell may run twice; `ready` starts one again
+        that has ended.
         """
         pause = ms(DRAINS) if drains else 0.0
         for name in names:
-            if name not in self.workers or not self.workers[name].alive:
+            if name not in self.workers:
                 self.workers[name] = Worker(name, self._arguments, pause=pause)
 
     async def ready(self, *names: str) -> None:
@@ -319,18 +326,15 @@ class Fleet:
         address = await self.workers[name].address()
         self._held.append(asyncio.create_task(_rush(orders, path, [address])))
         async with asyncio.timeout(STARTS_WITHIN):
-            while self.partner.at_once < reached:
-                await asyncio.sleep(ms(5))
+            await until(lambda: self.partner.at_once >= reached)
 
     async def kill(self, name: str) -> None:
         """Kill a worker, as `Worker.kill` does; return when the partner has dropped its orders."""
         await self.workers[name].kill()
-        await asyncio.gather(*self._held)
-        self._held.clear()
+        await self._held_ended()
         self.partner.slow = False
         async with asyncio.timeout(ENDS_WITHIN):
-            while self.partner.at_once:
-                await asyncio.sleep(ms(5))
+            await until(lambda: not self.partner.at_once)
 
     async def stop(self, name: str) -> None:
         """Tell a worker to stop, and return when its process has ended."""
@@ -370,21 +374,6 @@ class Fleet:
                 sending.cancel()
                 await asyncio.wait({sending})
                 looking.cancel()
-
-    async def close(self) -> None:
-        """End workers and servers, delete the keys in Redis; closing again does nothing."""
-        if Fleet._open is self:
-            Fleet._open = None
-        self.partner.slow = False
-        for worker in self.workers.values():
-            await worker.kill()
-        self.workers.clear()
-        await asyncio.gather(*self._held)
-        with suppress(RedisError, OSError):
-            keys = [key async for key in self.redis.scan_iter(match=f"{self.prefix}*")]
-            if keys:
-                await self.redis.delete(*keys)
-        await self._stack.aclose()
 
 
 def _client() -> httpx.AsyncClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -11,7 +12,7 @@ from uuid import uuid4
 import asyncpg
 
 from looplab.lab import show_note
-from looplab.shop.server import server_url
+from looplab.shop.server import DROP_WITHIN, server_url
 
 VARIABLE: Final = "DATABASE_URL"
 CLOSES_WITHIN: Final = 5.0  # seconds
@@ -25,7 +26,8 @@ async def on_postgres(section: Section) -> bool:
 
     `section(connect)` gets a function: `await connect(**settings)` opens a connection of asyncpg,
     with settings of the server such as ``statement_timeout``. All of them share a schema of their
-    own, which is dropped in the end with what stands in it, and all are closed. Where DATABASE_URL
+    own, which is dropped in the end with what stands in it, and all are closed. A schema that
+    somebody holds a lock in for 5 s more stays, and a `ResourceWarning` says so. Where DATABASE_URL
     names no server, a note says so.
 
     Raises what the section raises, what asyncpg raises when the server can't be reached, and
@@ -41,7 +43,7 @@ async def on_postgres(section: Section) -> bool:
         owner = await asyncpg.connect(url)
         stack.push_async_callback(_close, owner)
         await owner.execute(f"CREATE SCHEMA {schema}")
-        stack.push_async_callback(owner.execute, f"DROP SCHEMA {schema} CASCADE")
+        stack.push_async_callback(_drop, owner, schema)
 
         async def connect(**settings: str) -> Any:
             opened = await asyncpg.connect(url, server_settings={"search_path": schema, **settings})
@@ -50,6 +52,14 @@ async def on_postgres(section: Section) -> bool:
 
         await section(connect)
     return True
+
+
+async def _drop(owner: Any, schema: str) -> None:
+    within = f"SET lock_timeout = '{DROP_WITHIN}s'"
+    try:
+        await owner.execute(f"{within}; DROP SCHEMA {schema} CASCADE")
+    except asyncpg.LockNotAvailableError as error:
+        warnings.warn(f"the schema {schema} could not be dropped: {error}", ResourceWarning, 2)
 
 
 async def _close(connection: Any) -> None:

@@ -8,11 +8,11 @@ pytest runs that file as it would run any other.
 import ast
 import asyncio
 import builtins
-import contextlib
 import inspect
 import linecache
 import os
 import re
+import subprocess
 import symtable
 import sys
 import tempfile
@@ -110,10 +110,7 @@ def source_of(parts: Iterable[Any], others: dict[str, Any] | None = None) -> str
     """
     file = _File(others or {})
     for part in parts:
-        if isinstance(part, str):
-            file.bodies.append(part.strip("\n"))
-        else:
-            file.add(getattr(part, "__name__", repr(part)), part)
+        file.add(getattr(part, "__name__", repr(part)), part)
     imports = sorted(set(file.imports), key=lambda line: (line.startswith("from"), line))
     return "\n".join(imports) + "\n\n\n" + "\n\n\n".join(file.bodies) + "\n"
 
@@ -158,11 +155,16 @@ class _File:
         return name
 
     def _import_from(self, name: str, value: Any) -> None:
-        own = getattr(value, "__qualname__", getattr(value, "__name__", name))
-        if not own.isidentifier() or not hasattr(sys.modules[value.__module__], own):
+        own = getattr(value, "__qualname__", value.__name__)
+        module = value.__module__
+        if module is None:  # of a method of a hidden object, as random.random is
+            own, module = value.__name__, _holder_of(value)
+        if module is None:
+            raise LessonError(f"{name} is {value!r}, and no module has it by its name.")
+        if not own.isidentifier() or not hasattr(sys.modules.get(module), own):
             own = name
         alias = "" if own == name else f" as {name}"
-        self.imports.append(f"from {value.__module__} import {own}{alias}")
+        self.imports.append(f"from {module} import {own}{alias}")
 
     def _write(self, name: str, value: Any) -> None:
         try:
@@ -194,6 +196,14 @@ def _source(value: Any) -> str:
                 if isinstance(node, ast.ClassDef) and node.name == value.__name__:
                     return ast.get_source_segment(lines, node) or ""
     raise OSError("it has no method whose source is known")
+
+
+def _holder_of(value: Any) -> str | None:
+    """Return a module that holds ``value`` by the name that it has itself; None if none does."""
+    for name, module in list(sys.modules.items()):
+        if name != "__main__" and getattr(module, "__dict__", {}).get(value.__name__) is value:
+            return name
+    return None
 
 
 def _globals(value: Any) -> dict[str, Any]:
@@ -231,26 +241,30 @@ async def _pytest(folder: Path, options: Sequence[str], within: float) -> str:
         *options,
         *("--rootdir", str(folder), f"--junitxml={folder / 'report.xml'}", str(folder)),
     ]
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+    process = _started(command, folder)
+    reading = asyncio.create_task(asyncio.to_thread(process.communicate))
     try:
         async with asyncio.timeout(within):
-            printed, _ = await process.communicate()
+            printed, _ = await asyncio.shield(reading)
     except TimeoutError:
         told = f"The tests weren't over in {within:g} s, so the run was ended."
         raise LessonError(told) from None
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        process.kill()
+        await asyncio.wait({reading})
     return printed.decode(errors="replace")
+
+
+def _started(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+    # Not asyncio's own subprocesses: the event loop of a notebook on Windows starts none.
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def _read(report: Path) -> tuple[dict[str, str], dict[str, str], float]:

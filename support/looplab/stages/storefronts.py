@@ -24,13 +24,13 @@ from looplab.lab import (
 )
 from looplab.lab.charts import waterfall
 from looplab.lab.load import asgi_sender
+from looplab.lab.rounds import DOUBT
 from looplab.shop import Shop, storefront
 from looplab.shop.partners import Supplier
 from looplab.shop.storefront import Partners
 
 Parts = Mapping[str, Any]
 Visit = tuple[str, str]
-DOUBT = "can't tell"
 
 
 class Storefronts:
@@ -45,32 +45,25 @@ class Storefronts:
         self,
         partners: Partners,
         visits: Sequence[Visit],
-        *,
         clients: int,
-        user_id: UUID,
-        product_id: UUID,
+        about: Mapping[str, UUID],
     ) -> None:
-        """Keep the load, ``visits`` of so many ``clients``, and what every storefront is for.
-
-        The user and the product have to be in every shop that is a part.
-        """
         self.visits = tuple(visits)
         self.clients = clients
         self.states: dict[str, Rounds] = {}
         self._partners = partners
-        self._about = {"user_id": user_id, "product_id": product_id}
+        self._about = about
 
     @classmethod
     async def of(cls, shop: Shop, partners: Partners, *, visits: int, clients: int) -> Self:
-        """Return one for the user of ``shop`` with the most orders and its first product."""
+        """Return one whose load is so many ``visits`` of so many ``clients``.
+
+        Every storefront is for the user of ``shop`` with the most orders and its first product, so
+        both have to be in every shop that is a part.
+        """
         product = (await shop.products.get_featured(1))[0]
-        return cls(
-            partners,
-            storefront.visits(visits),
-            clients=clients,
-            user_id=await shop.any_user(),
-            product_id=product.id,
-        )
+        about = {"user_id": await shop.any_user(), "product_id": product.id}
+        return cls(partners, storefront.visits(visits), clients, about)
 
     @asynccontextmanager
     async def running(self, parts: Parts, *, url: str | None = None) -> AsyncGenerator[Any]:

@@ -191,8 +191,9 @@ async def lazy_and_quick(
             if lazy_got[-1] == PICTURES:
                 break
         caught_up = list(lazy_got)
-        async with events_of(client, path, last_event_id=last) as again:
-            while caught_up[-1] < PICTURES:
+        headers = {"last_event_id": last} if last else {}
+        async with events_of(client, path, **headers) as again:
+            while PICTURES not in caught_up:
                 caught_up.append(_number(await anext(again)))
     return Scene(quick_got, lazy_got, caught_up)
 

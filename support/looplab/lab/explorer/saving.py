@@ -6,9 +6,10 @@ import zlib
 from itertools import groupby
 from typing import Any
 
+from looplab.kept import PREFIX
 from looplab.lab.explorer.data import VERSION, Data
 
-MIME = "application/vnd.looplab.recording+json"
+MIME = f"{PREFIX}recording+json"
 """The type of a saved recording among the data of a notebook's output."""
 MOST_KEPT = 12_000
 """A saved recording takes so many bytes at most, in base64."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from looplab.project import Lesson
+from looplab.project import DEEPER, Lesson
 from looplab.publishing.draft import slide_type, tags
 from looplab.publishing.kept import give_back
 from looplab.publishing.notebooks import read_notebook
@@ -96,7 +96,7 @@ def _what_is_live(lesson: Lesson, live: Live) -> str:
 
 
 def _short(lesson: Lesson) -> str:
-    return f"{lesson.number}_deeper" if lesson.deeper else lesson.number
+    return f"{lesson.number}{DEEPER}" if lesson.deeper else lesson.number
 
 
 def _listed(parts: list[str]) -> str:
