@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp
-from taskiq import AsyncBroker
+from taskiq import AsyncBroker, AsyncTaskiqTask, TaskiqResult
 from taskiq.api import run_receiver_task
 from taskiq_redis import ListRedisScheduleSource
 
@@ -170,18 +170,17 @@ class BackOffice:
                     await client.delete(*keys)
         await self._stack.aclose()
 
-    async def outcome(self, client: httpx.AsyncClient, order_id: str) -> str:
-        """Send an order, ask for its job until that has ended, and return how it did.
+    async def result_of(
+        self, client: httpx.AsyncClient, broker: AsyncBroker, order_id: str
+    ) -> TaskiqResult[Any]:
+        """Send an order to an app, wait until its job has ended, and return the job's result.
 
-        The app answers POST /orders/ORDER by ``{"job": JOB}`` and GET /jobs/JOB by a "status".
+        The app answers POST /orders/ORDER by ``{"job": JOB}``. Raises TaskiqResultTimeoutError when
+        the job has not ended within 20 s, and httpx.HTTPStatusError when the order is refused.
         """
-        answer = await client.post(f"/orders/{order_id}")
-        path = "/jobs/" + answer.raise_for_status().json()["job"]
-        status = "waiting"
-        while status == "waiting":
-            await asyncio.sleep(ms(20))
-            status = (await client.get(path)).raise_for_status().json()["status"]
-        return status
+        answer = (await client.post(f"/orders/{order_id}")).raise_for_status()
+        job = AsyncTaskiqTask(answer.json()["job"], broker.result_backend)
+        return await job.wait_result(check_interval=ms(20), timeout=ms(20_000))
 
 
 def show_rushes(rushes: Mapping[str, Rush]) -> None:
@@ -209,8 +208,12 @@ async def rush(app: ASGIApp, mailer: Mailer, *, orders: int = 10) -> Rush:
 
 
 @asynccontextmanager
-async def working(broker: AsyncBroker, *others: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+async def working(
+    broker: AsyncBroker, *others: Coroutine[Any, Any, None], places: int = 100
+) -> AsyncGenerator[None]:
     """Run a worker of `broker`, and `others`, as tasks of this process for the length of a block.
+
+    The worker does `places` jobs at once at most, as many as taskiq's own command by default.
 
     What they have in hand ends with them, as it would in a process that is killed, and the broker
     is shut down. On Python 3.11 `asyncio.wait_for` may drop a cancellation that comes as its wait
@@ -220,7 +223,8 @@ async def working(broker: AsyncBroker, *others: Coroutine[Any, Any, None]) -> As
     """
     with caught_leaks():
         before = asyncio.all_tasks()
-        loops = (run_receiver_task(broker, run_startup=True), *others)
+        worker = run_receiver_task(broker, max_async_tasks=places, run_startup=True)
+        loops = (worker, *others)
         tasks = {asyncio.create_task(loop) for loop in loops}
         try:
             yield
