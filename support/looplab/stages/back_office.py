@@ -170,6 +170,16 @@ class BackOffice:
                     await client.delete(*keys)
         await self._stack.aclose()
 
+    async def read_jobs(self, queue: str, *, count: int) -> list[bytes]:
+        """Read up to `count` jobs of a queue as a worker does, and return the ids of their entries.
+
+        They are out until they are acknowledged. Raises redis.ResponseError where no broker of the
+        queue was started.
+        """
+        async with redis.asyncio.Redis.from_url(self.redis_url) as client:
+            answer: Any = await client.xreadgroup("taskiq", "reader", {queue: ">"}, count=count)
+        return [entry for _, entries in answer for entry, _ in entries]
+
     async def result_of(
         self, client: httpx.AsyncClient, broker: AsyncBroker, order_id: str
     ) -> TaskiqResult[Any]:

@@ -61,7 +61,7 @@ async def _post(
 # ---------------------------------------------------------------- what the lesson's cells hold
 
 
-def make_broker(url: str, queue: str = "jobs", given_up_after: float = 300) -> AsyncBroker:
+def make_broker(url: str, queue: str = "jobs", given_up_after: float = 300) -> RedisStreamBroker:
     """Return the broker: jobs in a stream of Redis, results for a day, three attempts for each.
 
     A job that a worker has had for longer than `given_up_after` seconds, and has not finished, is
