@@ -651,3 +651,14 @@ def test_a_request_is_answered_and_an_error_failed() -> None:
     assert describe(recording(trace("GET /users"))).endswith("answered after 100 ms.")
     failed = Recording([trace("main")], title="x", start=0, end=0.1, held=1, error=KeyError())
     assert describe(failed).endswith("failed after 100 ms.")
+
+
+def test_a_request_that_goes_on_after_its_answer_is_done_at_the_end_and_not_answered_then() -> None:
+    steps = (0.0, 0.001, ""), (0.099, 0.1, "")
+    late = recording(trace("GET /users", *steps, answered=0.05))
+    assert describe(late).endswith("1 going on after the answer, done after 100 ms.")
+    at_once = recording(trace("GET /users", *steps, answered=0.0995))
+    assert describe(at_once).endswith("answered after 100 ms.")
+    written = said(draw([late]))
+    assert "done after 100 ms" in written
+    assert "answered after 100 ms" not in written

@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import inspect
+import itertools
 import logging
 import os
 import signal
@@ -12,11 +13,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
 import redis.asyncio
 from fastapi import BackgroundTasks, Depends, FastAPI, Request
+from taskiq import TaskiqResult
 from taskiq.exceptions import SendTaskError
 
 from looplab.lab import in_process, serve, until
@@ -25,7 +28,7 @@ from looplab.publishing.notebooks import read_notebook
 from looplab.shop.newcomers import Reports
 from looplab.shop.redis import URL_VARIABLE
 from looplab.stages import settling
-from looplab.stages.back_office import BackOffice, FrontDesk, app_with, one_order
+from looplab.stages.back_office import BackOffice, FrontDesk, app_with, one_order, working
 from looplab.stages.child import WorkerFailed
 
 pytestmark = pytest.mark.anyio
@@ -329,39 +332,36 @@ async def test_a_job_that_hangs_is_ended_by_its_time_out_and_tried_three_times(
 async def shipped(
     cells_of: Callable[[str], Any], open_office: Callable[..., Any]
 ) -> dict[str, Any]:
-    """The lesson's shipped app, its router's names, and an office with one worker at work."""
-    office = await open_office(workers=1)
+    """The lesson's shipped app, and an office with one worker at work, which none takes over."""
+    office = await open_office(workers=1, given_up_after=60)
     broker = settling.make_broker(office.redis_url, office.queue)
     settling.register_jobs(broker)
     cells = cells_of("15")
     names = await cells.define("setup")
     names.update(broker=broker, settle=broker.find_task("settle"), office=office)
-    await cells.run("ship-router")
-    await cells.define("ship-claims")
-    app = FastAPI(lifespan=names["connected"])
-    app.include_router(names["router"])
+    await cells.run("ship-app")
     await office.workers[0].begin()
-    return names | {"app": app}
+    return names
 
 
 async def test_the_shipped_app_takes_an_order_twice_and_charges_it_once(
     shipped: dict[str, Any],
 ) -> None:
-    office = shipped["office"]
+    office, broker = shipped["office"], shipped["broker"]
     async with in_process(shipped["app"]) as client:
-        outcomes = await asyncio.gather(*(office.outcome(client, "pia") for _ in range(3)))
-    assert outcomes == ["done"] * 3
+        sent = [office.result_of(client, broker, "pia") for _ in range(3)]
+        results = await asyncio.gather(*sent)
+    assert [result.is_err for result in results] == [False] * 3
     assert [order.order_id for order in office.bank.charges] == ["pia"]
 
 
-async def test_the_shipped_app_tells_of_a_failure_and_knows_nothing_of_other_jobs(
+async def test_an_order_that_the_bank_refuses_has_a_result_that_says_so(
     shipped: dict[str, Any],
 ) -> None:
-    office = shipped["office"]
+    office, broker = shipped["office"], shipped["broker"]
     office.bank.fault("ray", failure=True)
     async with in_process(shipped["app"]) as client:
-        assert await office.outcome(client, "ray") == "failed"
-        assert (await client.get("/jobs/nobody")).json() == {"status": "waiting"}
+        assert (await office.result_of(client, broker, "ray")).is_err
     assert office.bank.failures == 3
 
 
@@ -374,6 +374,118 @@ async def test_an_order_is_refused_and_not_lost_in_silence_when_redis_is_away(
         await kiq(away, "settle", "ada", 1)
     await away.shutdown()
     await shipped["broker"].shutdown()
+
+
+# ---------------------------------------------------------------- what the second helping ships
+
+
+@pytest.fixture
+async def telling(
+    cells_of: Callable[[str], Any], open_office: Callable[..., Any]
+) -> AsyncGenerator[dict[str, Any]]:
+    """The second helping's app that tells how far a job is, with no worker."""
+    cells = cells_of("15_deeper")
+    names = await cells.define("setup")
+    names["office"] = await open_office(workers=0)
+    await cells.run("told", "told-post", "told-get")
+    yield names
+    await names["broker"].shutdown()
+
+
+async def test_only_a_job_that_was_sent_is_told_as_waiting_and_no_other_key_is_read(
+    telling: dict[str, Any],
+) -> None:
+    async with in_process(telling["api"]) as client:
+        job = (await client.post("/orders/pia")).json()["job"]
+        asked = [job, str(UUID(job)), uuid4().hex, f"{job}__progress", "nobody"]
+        answers = [(await client.get(f"/jobs/{one}")).status_code for one in asked]
+    assert answers == [200, 200, 404, 422, 422]
+
+
+async def test_a_job_that_failed_is_told_as_failed(telling: dict[str, Any]) -> None:
+    async with in_process(telling["api"]) as client:
+        job = (await client.post("/orders/pia")).json()["job"]
+        failed = TaskiqResult(
+            is_err=True, return_value=None, execution_time=0, error=LookupError("no bank")
+        )
+        await telling["results"].set_result(job, failed)
+        assert (await client.get(f"/jobs/{job}")).json() == {"status": "failed"}
+
+
+async def test_a_note_of_a_job_and_its_result_are_kept_for_a_day(telling: dict[str, Any]) -> None:
+    async with in_process(telling["api"]) as client:
+        await client.post("/orders/pia")
+    office = telling["office"]
+    async with redis.asyncio.Redis.from_url(office.redis_url) as client:
+        (note,) = [key async for key in client.scan_iter(match=f"*{office.queue}*__progress")]
+        assert 86_000 < await client.ttl(note) <= 86_400
+
+
+async def test_trimming_while_workers_work_loses_no_job_and_leaves_no_finished_one(
+    each_redis: str, cells_of: Callable[[str], Any], open_office: Callable[..., Any]
+) -> None:
+    cells = cells_of("15_deeper")
+    names = await cells.define("setup", "full-trim")
+    office = await open_office(workers=0)
+    done: set[int] = set()
+
+    async def note(number: int) -> None:
+        await asyncio.sleep(0.001)
+        done.add(number)
+
+    broker = settling.make_broker(office.redis_url, office.queue)
+    task = broker.task("note")(note)
+    async with (
+        redis.asyncio.Redis.from_url(office.redis_url) as client,
+        working(broker),
+    ):
+        await broker.startup()
+        for number in range(60):
+            await task.kiq(number)
+            await names["trim_finished"](client, office.queue)
+        async with asyncio.timeout(PATIENCE):
+            await all_acknowledged(client, office.queue)
+        await names["trim_finished"](client, office.queue)
+        left = await client.xlen(office.queue)
+    assert done == set(range(60))
+    assert left == 1  # the last that was read, which marks how far the group is
+
+
+async def all_acknowledged(client: Any, queue: str) -> None:
+    """Wait until each job was read and is acknowledged."""
+    for pause in itertools.repeat(0.02):
+        groups = await client.xinfo_groups(queue)
+        unfinished = groups[0]["lag"] + groups[0]["pending"]
+        if not unfinished:
+            return
+        await asyncio.sleep(pause)
+
+
+@pytest.mark.parametrize(("at_once", "read"), [(1, 1), (100, 3)])
+async def test_a_worker_with_one_place_reads_one_job_unless_it_reads_many_at_a_time(
+    at_once: int, read: int, open_office: Callable[..., Any]
+) -> None:
+    office = await open_office(workers=0)
+    broker: Any = settling.make_broker(office.redis_url, office.queue)
+    broker.count = at_once
+    begun = asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = broker.task("hang")(hang)
+    for _ in range(3):
+        await task.kiq()
+    async with (
+        redis.asyncio.Redis.from_url(office.redis_url) as client,
+        working(broker, places=1),
+    ):
+        async with asyncio.timeout(PATIENCE):
+            await begun.wait()
+        await asyncio.sleep(0.2)
+        out = await client.xpending(office.queue, "taskiq")
+    assert out["pending"] == read
 
 
 # ---------------------------------------------------------------- the worker process

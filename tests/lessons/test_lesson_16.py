@@ -4,11 +4,13 @@ import asyncio
 import gc
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
+from uuid import uuid4
 
 import pytest
 from fastapi import Depends, FastAPI
-from sqlalchemy import event, exc, func, select
+from sqlalchemy import event, exc, func, make_url, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from looplab.lab import get, in_process, serve
@@ -30,7 +32,7 @@ async def shipped(cells_of: Any) -> AsyncGenerator[dict[str, Any]]:
     names = await lesson.define("setup")
     shop = await open_pool(5)
     names.update(shop=shop, seats=Seats(), carrier=Carrier(answers_at=1), first_user=FIRST_USER)
-    await lesson.run("ship-session", "ship-lifespan", "ship-app")
+    await lesson.run("ship-duplicate", "ship-session", "ship-lifespan", "ship-app")
     yield names
     await shop.close()
 
@@ -77,6 +79,49 @@ async def test_the_same_order_twice_at_once_is_saved_once(shipped: dict[str, Any
         answers = await asyncio.gather(client.put(path), client.put(path))
     assert sorted(answer.status_code for answer in answers) == [201, 409]
     assert await orders_in(shipped) == before + 1
+
+
+async def test_only_a_duplicate_is_a_conflict_and_any_other_fault_of_the_row_is_ours(
+    shipped: dict[str, Any],
+) -> None:
+    before = await orders_in(shipped)
+    shipped["carrier"] = Carrier(answers_at=1, price=cast("int", None))  # NOT NULL
+    async with in_process(shipped["service"], raise_errors=False) as client:
+        answer = await client.put(f"/orders/{new_id()}")
+        shipped["carrier"] = Carrier(answers_at=1)
+        assert (await client.put(f"/orders/{new_id()}")).status_code == 201
+    assert answer.status_code == 500
+    assert await orders_in(shipped) == before + 1
+    assert shipped["seats"].taken == 0
+
+
+async def test_on_postgres_a_duplicate_is_told_from_a_missing_user_and_a_missing_price(
+    shipped: dict[str, Any], postgres_server: str
+) -> None:
+    url = make_url(postgres_server).set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(url)
+    schema = f"lesson_16_{uuid4().hex}"
+    told = {}
+    async with engine.connect() as connection:
+        await connection.execute(text(f"CREATE SCHEMA {schema}"))
+        await connection.execute(text(f"SET search_path TO {schema}"))
+        await connection.execute(text("CREATE TABLE users (id int PRIMARY KEY)"))
+        await connection.execute(
+            text(
+                "CREATE TABLE orders (id int PRIMARY KEY, "
+                "user_id int REFERENCES users, total int NOT NULL)"
+            )
+        )
+        await connection.execute(text("INSERT INTO users VALUES (1)"))
+        await connection.execute(text("INSERT INTO orders VALUES (1, 1, 1)"))
+        for what, row in {"same": "1, 1, 1", "user": "2, 2, 1", "price": "2, 1, NULL"}.items():
+            savepoint = await connection.begin_nested()
+            with pytest.raises(exc.IntegrityError) as caught:
+                await connection.execute(text(f"INSERT INTO orders VALUES ({row})"))
+            told[what] = shipped["is_duplicate"](caught.value)
+            await savepoint.rollback()
+    await engine.dispose()
+    assert told == {"same": True, "user": False, "price": False}
 
 
 async def test_orders_that_are_refused_do_not_eat_the_pool(shipped: dict[str, Any]) -> None:

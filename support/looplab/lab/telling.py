@@ -42,7 +42,7 @@ def describe(recording: Recording) -> str:
         if names
     )
     parts.extend(_marked(recording))
-    background = sum(lane.after_answer >= recording.held for lane in lanes)
+    background = _going_on(recording)
     if background:
         parts.append(f"{background} going on after the answer")
     parts.append(f"{verb_of(recording)} after {duration(recording.duration)}")
@@ -89,11 +89,19 @@ def _listed(names: list[str]) -> str:
 
 
 def verb_of(recording: Recording) -> str:
-    """Return what to call the end of a recording, such as ``answered``."""
+    """Return what to call the end of a recording: ``failed``, ``answered`` or ``done``.
+
+    A request that goes on after its answer is done at the end, and was answered before.
+    """
     root = recording.lanes[0].name if recording.lanes else ""
     if recording.error is not None:
         return "failed"
-    return "answered" if "/" in root else "done"
+    return "answered" if "/" in root and not _going_on(recording) else "done"
+
+
+def _going_on(recording: Recording) -> int:
+    """Return how many tasks went on after their answer for long enough to be told."""
+    return sum(lane.after_answer >= recording.held for lane in recording.tasks)
 
 
 def duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ import redis.asyncio
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp
-from taskiq import AsyncBroker
+from taskiq import AsyncBroker, AsyncTaskiqTask, TaskiqResult
 from taskiq.api import run_receiver_task
 from taskiq_redis import ListRedisScheduleSource
 
@@ -166,18 +166,27 @@ class BackOffice(Stage):
         async with redis.asyncio.Redis.from_url(self.redis_url) as client:
             await delete_keys(client.execute_command, f"*{self.queue}*")
 
-    async def outcome(self, client: httpx.AsyncClient, order_id: str) -> str:
-        """Send an order, ask for its job until that has ended, and return how it did.
+    async def read_jobs(self, queue: str, *, count: int) -> list[bytes]:
+        """Read up to `count` jobs of a queue as a worker does, and return the ids of their entries.
 
-        The app answers POST /orders/ORDER by ``{"job": JOB}`` and GET /jobs/JOB by a "status".
+        They are out until they are acknowledged. Raises redis.ResponseError where no broker of the
+        queue was started.
         """
-        answer = await client.post(f"/orders/{order_id}")
-        path = "/jobs/" + answer.raise_for_status().json()["job"]
-        status = "waiting"
-        while status == "waiting":
-            await asyncio.sleep(ms(20))
-            status = (await client.get(path)).raise_for_status().json()["status"]
-        return status
+        async with redis.asyncio.Redis.from_url(self.redis_url) as client:
+            answer: Any = await client.xreadgroup("taskiq", "reader", {queue: ">"}, count=count)
+        return [entry for _, entries in answer for entry, _ in entries]
+
+    async def result_of(
+        self, client: httpx.AsyncClient, broker: AsyncBroker, order_id: str
+    ) -> TaskiqResult[Any]:
+        """Send an order to an app, wait until its job has ended, and return the job's result.
+
+        The app answers POST /orders/ORDER by ``{"job": JOB}``. Raises TaskiqResultTimeoutError when
+        the job has not ended within 20 s, and httpx.HTTPStatusError when the order is refused.
+        """
+        answer = (await client.post(f"/orders/{order_id}")).raise_for_status()
+        job = AsyncTaskiqTask(answer.json()["job"], broker.result_backend)
+        return await job.wait_result(check_interval=ms(20), timeout=ms(20_000))
 
 
 def show_rushes(rushes: Mapping[str, Rush]) -> None:
@@ -205,8 +214,12 @@ async def rush(app: ASGIApp, mailer: Mailer, *, orders: int = 10) -> Rush:
 
 
 @asynccontextmanager
-async def working(broker: AsyncBroker, *others: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+async def working(
+    broker: AsyncBroker, *others: Coroutine[Any, Any, None], places: int = 100
+) -> AsyncGenerator[None]:
     """Run a worker of `broker`, and `others`, as tasks of this process for the length of a block.
+
+    The worker does `places` jobs at once at most, as many as taskiq's own command by default.
 
     What they have in hand ends with them, as it would in a process that is killed, and the broker
     is shut down. On Python 3.11 `asyncio.wait_for` may drop a cancellation that comes as its wait
@@ -216,7 +229,8 @@ async def working(broker: AsyncBroker, *others: Coroutine[Any, Any, None]) -> As
     """
     with caught_leaks():
         before = asyncio.all_tasks()
-        loops = (run_receiver_task(broker, run_startup=True), *others)
+        worker = run_receiver_task(broker, max_async_tasks=places, run_startup=True)
+        loops = (worker, *others)
         tasks = {asyncio.create_task(loop) for loop in loops}
         try:
             yield

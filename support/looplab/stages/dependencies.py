@@ -10,7 +10,7 @@ import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from looplab.lab import get, in_process, post, show_table
+from looplab.lab import get, in_process, post, serve, show_table
 from looplab.lab.compare import milliseconds
 
 
@@ -82,6 +82,20 @@ async def at_once(app: Starlette, path: str, requests: int, method: str = "GET")
         raise ValueError(f"method is {method!r}; it must be GET or POST")
     calls = [methods[method](app, path, raise_errors=False) for _ in range(requests)]
     return [answer.status_code for answer in await asyncio.gather(*calls)]
+
+
+async def answer_and_log(app: Starlette, path: str = "/orders") -> tuple[int, str]:
+    """Send a POST for ``path`` to ``app`` on a real server.
+
+    Returns the status that the client reads and the error in the server's log, by its type and what
+    it says: of an error of the database, what the driver said. The text is empty where there is no
+    error.
+    """
+    async with serve(app) as server, server.client() as client:
+        answer = await client.post(path)
+    for error in server.errors:
+        return answer.status_code, f"{type(error).__name__}: {getattr(error, 'orig', error)}"
+    return answer.status_code, ""
 
 
 def show_bursts(bursts: dict[str, Burst]) -> None:

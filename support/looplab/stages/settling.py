@@ -61,21 +61,20 @@ async def _post(
 # ---------------------------------------------------------------- what the lesson's cells hold
 
 
-def make_broker(url: str, queue: str = "jobs", given_up_after: float = 300) -> AsyncBroker:
-    """Return the broker: jobs in a stream of Redis, results for an hour, three attempts for each.
+def make_broker(url: str, queue: str = "jobs", given_up_after: float = 300) -> RedisStreamBroker:
+    """Return the broker: jobs in a stream of Redis, results for a day, three attempts for each.
 
     A job that a worker has had for longer than `given_up_after` seconds, and has not finished, is
     given to another one.
     """
     results = RedisAsyncResultBackend(
-        url, result_ex_time=3_600, serializer=JSONSerializer(), prefix_str=queue
+        url, result_ex_time=86400, serializer=JSONSerializer(), prefix_str=queue
     )
     broker = RedisStreamBroker(
         url,
         queue_name=queue,
         consumer_id="0",
         xread_count=1,
-        maxlen=100_000,
         idle_timeout=int(given_up_after * 1_000),
     )
     retries = SmartRetryMiddleware(default_retry_count=3, default_delay=0)
