@@ -293,25 +293,6 @@ async def test_the_end_of_the_pause_is_no_further_ctrl_c_after_a_second_one(flee
     await worker.ended()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
-async def test_a_third_ctrl_c_cuts_what_is_still_running(fleet: Fleet) -> None:
-    worker = fleet.workers["D"] = Worker("D", fleet._arguments, pause=60)
-    await fleet.ready("D")
-    fleet.partner.slow = True
-    async with httpx.AsyncClient(trust_env=False, base_url=await worker.address()) as client:
-        order = asyncio.create_task(client.post("/orders/semaphore", timeout=30))
-        async with asyncio.timeout(20):
-            while not fleet.partner.at_once:
-                await asyncio.sleep(0.01)
-            while not order.done():
-                worker.signal(signal.SIGINT)
-                await asyncio.sleep(0.1)
-        with pytest.raises(httpx.TransportError):
-            await order
-    fleet.partner.slow = False
-    await worker.ended()
-
-
 OWN_SERVER = """
 import sys
 import uvicorn
@@ -490,8 +471,8 @@ async def test_the_share_of_each_worker_fits_and_the_pool_after_it_is_refused(
         ("holder-section", "advisory_lock(", "advisory_lock_shared(", "One of five"),
         (
             "holder-section",
-            "got = [await worker.fetchval(ask, ",
-            'got = [await worker.fetchval(ask.replace("lock(", "lock_shared("), ',
+            "        got = [await worker.fetchval(ask, ",
+            '        got = [await worker.fetchval(ask.replace("lock(", "lock_shared("), ',
             "A dead holder is followed by one other",
         ),
         ("queue-section", "attempt = $2", "attempt >= $2", "The late one can't finish it"),
