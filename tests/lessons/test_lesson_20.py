@@ -60,7 +60,7 @@ def bare(function: ast.AST) -> str:
         ("20", "drain-ready", "ready"),
         ("20", "drain-server", "DrainingServer"),
         ("20_deeper", "cache-memory", "get_price_from_memory"),
-        ("20_deeper", "cache-memory", "put_price_into_memory"),
+        ("20_deeper", "cache-memory-put", "put_price_into_memory"),
         ("20_deeper", "cache-redis", "get_price_from_redis"),
         ("20_deeper", "cache-redis", "put_price_into_redis"),
     ],
@@ -368,6 +368,15 @@ async def test_a_killed_worker_is_held_and_killed_again_when_its_cell_runs_twice
         await fleet.kill("A")
         assert fleet.partner.at_once == 0
         assert int(await fleet.redis.get(f"{fleet.prefix}:counter")) == 5
+
+
+async def test_the_partner_never_counts_beyond_the_first_that_he_refuses(fleet: Fleet) -> None:
+    headers = {"X-Worker": "A"}
+    async with fleet.partner_server.client(headers=headers, timeout=30) as client:
+        charges = (client.post("/charges") for _ in range(40))
+        answers = await asyncio.gather(*charges)
+    assert sum(answer.status_code == 429 for answer in answers) == fleet.partner.refused > 0
+    assert fleet.partner.most == 10 + 1
 
 
 def test_uvicorn_still_calls_handle_exit_for_each_signal() -> None:
