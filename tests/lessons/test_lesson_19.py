@@ -563,7 +563,7 @@ async def test_websockets_and_the_lifespan_take_no_place(deeper: Any) -> None:
 
 
 async def test_an_overload_counts_each_visitor_once(deeper: Any) -> None:
-    rush = {"requests": 12, "every": 0.001, "patience": 30.0}
+    rush: dict[str, Any] = {"requests": 12, "every": 0.001, "patience": 30.0}
     calm = await overload(deeper["report_shop"](), "/report", **rush)
     assert (calm.in_time, calm.refused, calm.for_nobody) == (12, 0, 0)
     assert len(calm.inside) == 4
