@@ -495,7 +495,7 @@ async def test_a_request_that_fails_gives_its_place_back(deeper: Any) -> None:
         for _ in range(5):
             assert (await client.get("/fails")).status_code == 500
         await asyncio.gather(*(client.get("/works") for _ in range(3)))
-    await require_all_places(shed, busy, 1, 2)
+    await require_all_places(shed, busy, 2, 1)
 
 
 async def test_who_is_cancelled_while_queued_or_working_gives_the_place_back(deeper: Any) -> None:
@@ -567,9 +567,11 @@ async def test_an_overload_counts_each_visitor_once(deeper: Any) -> None:
     calm = await overload(deeper["report_shop"](), "/report", **rush)
     assert (calm.in_time, calm.refused, calm.for_nobody) == (12, 0, 0)
     assert len(calm.inside) == 4
-    left = await overload(deeper["report_shop"](), "/report", **(rush | {"patience": 0.0}))
+    rush["patience"] = 0.0
+    left = await overload(deeper["report_shop"](), "/report", **rush)
     assert (left.in_time, left.refused) == (0, 0)
+    rush["requests"] = 3
     with pytest.raises(ValueError, match="requests"):
-        await overload(deeper["report_shop"](), "/report", **(rush | {"requests": 3}))
+        await overload(deeper["report_shop"](), "/report", **rush)
     with pytest.raises(ValueError, match="overloads is empty"):
         show_overloads({})
