@@ -10,11 +10,13 @@ from typing import Any
 import httpx
 import pytest
 import stamina
+from starlette.responses import PlainTextResponse
 
 from looplab.lab import in_process, serve, until
 from looplab.shop.partners import PaymentService, Supplier
 from looplab.shop.single_flight import SingleFlight
 from looplab.stages.outage import Chain, calls_to, checkout, crowd, note_retries
+from looplab.stages.overload import overload, show_overloads
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +29,7 @@ async def names(cells_of: Callable[[str], Any]) -> Any:
     names = lesson.names
     names["supplier"] = Supplier(latency=0.01)
     names["to_supplier"] = calls_to(names["supplier"])
-    await lesson.run("pattern-caller", "budget-class", "budget-ask", "stale-class")
+    await lesson.run("pattern-caller", "budget-class", "budget-ask")
     names["budget"] = names["RetryBudget"]()
     await lesson.define("naive-ask", "fix-deadline")
     await lesson.run("ship-app")
@@ -36,7 +38,8 @@ async def names(cells_of: Callable[[str], Any]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("status", "calls"), [(400, 1), (404, 1), (422, 1), (500, 1), (429, 3), (503, 3), (504, 3)]
+    ("status", "calls"),
+    [(400, 1), (404, 1), (422, 1), (500, 1), (429, 3), (502, 3), (503, 3), (504, 3)],
 )
 async def test_only_what_may_be_gone_in_a_moment_is_retried(
     names: Any, status: int, calls: int
@@ -46,6 +49,26 @@ async def test_only_what_may_be_gone_in_a_moment_is_retried(
     with pytest.raises(httpx.HTTPStatusError):
         await names["ask_patiently"](names["to_supplier"], "/stock/cup")
     assert supplier.calls == calls
+
+
+@pytest.mark.parametrize(
+    ("error", "retried"),
+    [
+        (httpx.ConnectError("nobody listens"), True),
+        (httpx.ConnectTimeout("no connection"), True),
+        (httpx.ReadTimeout("no answer"), True),
+        (httpx.ReadError("it broke"), True),
+        (httpx.RemoteProtocolError("it broke"), True),
+        (TimeoutError(), True),
+        (httpx.DecodingError("no answer that can be read"), False),
+        (KeyError("a bug"), False),
+        (asyncio.CancelledError(), False),
+    ],
+)
+async def test_what_is_retried_is_what_the_table_says(
+    names: Any, error: BaseException, retried: bool
+) -> None:
+    assert names["temporary"](error) is retried
 
 
 async def test_a_bug_and_a_cancellation_are_not_retried(names: Any) -> None:
@@ -153,74 +176,6 @@ async def test_a_bank_in_good_health_is_paid_once_and_the_customer_hears_it(name
     assert len(bank.charges) == 1
 
 
-async def test_a_visitor_who_leaves_does_not_take_the_answer_from_the_others(names: Any) -> None:
-    asked, answer = [], asyncio.Event()
-
-    async def fetch(key: str) -> str:
-        asked.append(key)
-        await answer.wait()
-        return key.upper()
-
-    cache = names["StaleCache"](fetch, fresh=60, usable=60)
-    first, second = (asyncio.create_task(cache.get("cup")) for _ in range(2))
-    await asyncio.sleep(0)
-    first.cancel()
-    await asyncio.wait({first})
-    answer.set()
-    assert await second == "CUP"
-    assert await cache.get("cup") == "CUP"
-    assert asked == ["cup"]
-
-
-async def test_an_old_answer_bridges_an_outage_until_it_is_too_old(
-    names: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    answers: list[Any] = ["seven"]
-
-    async def fetch(_key: str) -> str:
-        if not answers:
-            raise httpx.ConnectError("the supplier is away")
-        return answers.pop()
-
-    cache = names["StaleCache"](fetch, fresh=0, usable=60)
-    assert await cache.get("cup") == "seven"
-    with caplog.at_level(logging.WARNING, "looplab.shop"):
-        for _ in range(3):
-            assert await cache.get("cup") == "seven"
-            await until(lambda: not cache.flights.flights)
-    assert [record.message for record in caplog.records] == [
-        "no news of cup: ConnectError('the supplier is away')"
-    ] * 3
-    cache.usable = 0
-    with pytest.raises(httpx.ConnectError):
-        await cache.get("cup")
-
-
-async def test_a_failed_flight_fails_all_who_wait_and_the_next_one_asks_again(names: Any) -> None:
-    supplier = names["supplier"]
-    supplier.failure_rate = 1
-    cache = names["StaleCache"](names["fetch_stock"], fresh=60, usable=60)
-    ended = await asyncio.gather(*(cache.get("cup") for _ in range(9)), return_exceptions=True)
-    assert [type(error) for error in ended] == [httpx.HTTPStatusError] * 9
-    assert supplier.calls <= 3
-    supplier.failure_rate = 0
-    assert (await cache.get("cup"))["sku"] == "cup"
-
-
-async def test_keys_do_not_wait_for_one_another(names: Any) -> None:
-    async def fetch(key: str) -> str:
-        if key == "slow":
-            await asyncio.Event().wait()
-        return key
-
-    cache = names["StaleCache"](fetch, fresh=60, usable=60)
-    slow = asyncio.create_task(cache.get("slow"))
-    assert await cache.get("quick") == "quick"
-    await cache.flights.close()
-    with pytest.raises(asyncio.CancelledError):
-        await slow
-
-
 async def test_closing_ends_what_is_under_way_and_may_be_done_twice() -> None:
     flights = SingleFlight()
     ended = []
@@ -240,20 +195,36 @@ async def test_closing_ends_what_is_under_way_and_may_be_done_twice() -> None:
     assert flights.flights == {}
 
 
-async def test_the_shop_answers_in_an_outage_and_says_when_to_come_back(names: Any) -> None:
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_a_temporary_fault_is_a_503_that_says_when_to_come_back(
+    names: Any, status: int
+) -> None:
     supplier = names["supplier"]
+    supplier.failure_rate, supplier.failure_status = 1, status
     async with in_process(names["app"]) as client:
-        assert (await client.get("/stock/cup")).status_code == 200
-        supplier.failure_rate = 1
-        supplier.reset()
-        answers = await asyncio.gather(*(client.get("/stock/cup") for _ in range(20)))
         refused = await asyncio.gather(*(client.get("/stock/pot") for _ in range(20)))
-    await names["stock"].flights.close()
-    assert {answer.status_code for answer in answers} == {200}
     assert {answer.status_code for answer in refused} == {503}
     assert all(5 <= int(answer.headers["Retry-After"]) <= 15 for answer in refused)
     assert len({answer.headers["Retry-After"] for answer in refused}) > 1
-    assert supplier.calls <= 6
+
+
+async def test_a_supplier_that_hangs_is_a_503_too(names: Any) -> None:
+    names["supplier"].hang = True
+    async with in_process(names["app"]) as client:
+        assert (await client.get("/stock/cup")).status_code == 503
+    assert names["supplier"].in_flight == 0
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 500])
+async def test_what_another_attempt_would_not_change_is_a_502_and_invites_nobody(
+    names: Any, status: int
+) -> None:
+    supplier = names["supplier"]
+    supplier.failure_rate, supplier.failure_status = 1, status
+    async with in_process(names["app"]) as client:
+        refused = await client.get("/stock/cup")
+    assert (refused.status_code, "Retry-After" in refused.headers) == (502, False)
+    assert supplier.calls == 1
 
 
 async def test_a_crowd_is_counted_and_refuses_what_is_no_number() -> None:
@@ -270,6 +241,7 @@ async def test_a_crowd_is_counted_and_refuses_what_is_no_number() -> None:
 async def deeper(cells_of: Callable[[str], Any]) -> Any:
     lesson = cells_of("19_deeper")
     await lesson.run("setup", "after-function", "after-hook", "hedge-function", "breaker-class")
+    await lesson.run("stale-class", "shed-shop", "shed-refusal", "shed-class")
     await lesson.define("breaker-call")
     lesson.names["supplier"] = Supplier()
     lesson.names["to_supplier"] = calls_to(lesson.names["supplier"])
@@ -352,3 +324,254 @@ async def test_a_404_and_a_cancelled_call_do_not_open_the_breaker(deeper: Any) -
         asking.cancel()
         await asyncio.wait({asking})
     breaker.let_in()
+
+
+async def test_a_visitor_who_leaves_does_not_take_the_answer_from_the_others(deeper: Any) -> None:
+    asked, answer = [], asyncio.Event()
+
+    async def fetch(key: str) -> str:
+        asked.append(key)
+        await answer.wait()
+        return key.upper()
+
+    cache = deeper["StaleCache"](fetch, fresh=60, usable=60)
+    first, second = (asyncio.create_task(cache.get("cup")) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait({first})
+    answer.set()
+    assert await second == "CUP"
+    assert await cache.get("cup") == "CUP"
+    assert asked == ["cup"]
+
+
+async def test_an_old_answer_bridges_an_outage_until_it_is_too_old(
+    deeper: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[Any] = ["seven"]
+
+    async def fetch(_key: str) -> str:
+        if not answers:
+            raise httpx.ConnectError("the supplier is away")
+        return answers.pop()
+
+    cache = deeper["StaleCache"](fetch, fresh=0, usable=60)
+    assert await cache.get("cup") == "seven"
+    with caplog.at_level(logging.WARNING, "looplab.shop"):
+        for _ in range(3):
+            assert await cache.get("cup") == "seven"
+            await until(lambda: not cache.flights.flights)
+    assert [record.message for record in caplog.records] == [
+        "no news of cup: ConnectError('the supplier is away')"
+    ] * 3
+    cache.usable = 0
+    with pytest.raises(httpx.ConnectError):
+        await cache.get("cup")
+
+
+async def test_a_failed_flight_fails_all_who_wait_and_the_next_one_asks_again(deeper: Any) -> None:
+    supplier = deeper["supplier"]
+    supplier.failure_rate = 1
+
+    async def fetch(sku: str) -> Any:
+        return await deeper["ask"](deeper["to_supplier"], f"/stock/{sku}")
+
+    cache = deeper["StaleCache"](fetch, fresh=60, usable=60)
+    ended = await asyncio.gather(*(cache.get("cup") for _ in range(9)), return_exceptions=True)
+    assert [type(error) for error in ended] == [httpx.HTTPStatusError] * 9
+    assert supplier.calls == 1
+    supplier.failure_rate = 0
+    assert (await cache.get("cup"))["sku"] == "cup"
+
+
+async def test_keys_do_not_wait_for_one_another(deeper: Any) -> None:
+    async def fetch(key: str) -> str:
+        if key == "slow":
+            await asyncio.Event().wait()
+        return key
+
+    cache = deeper["StaleCache"](fetch, fresh=60, usable=60)
+    slow = asyncio.create_task(cache.get("slow"))
+    assert await cache.get("quick") == "quick"
+    await cache.flights.close()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+
+
+async def test_a_fresh_entry_is_served_without_a_call_and_an_old_one_is_renewed(
+    deeper: Any,
+) -> None:
+    asked = []
+
+    async def fetch(key: str) -> str:
+        asked.append(key)
+        return key
+
+    cache = deeper["StaleCache"](fetch, fresh=30, usable=600)
+    for _ in range(3):
+        assert await cache.get("cup") == "cup"
+    assert asked == ["cup"]
+    value, since = cache.entries["cup"]
+    cache.entries["cup"] = value, since - 31
+    assert await cache.get("cup") == "cup"
+    await until(lambda: not cache.flights.flights)
+    assert await cache.get("cup") == "cup"
+    assert asked == ["cup"] * 2
+
+
+# ---------------------------------------------------------------- load shedding
+
+
+async def body_of(client: httpx.AsyncClient, path: str) -> tuple[int, str]:
+    answer = await client.get(path)
+    return answer.status_code, answer.text
+
+
+class Busy:
+    """An ASGI app whose requests end when they are let go: by an error, or by an answer."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+        self.go = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.loop = asyncio.get_running_loop()
+        if scope["type"] != "http" or scope["path"] == "/ready":
+            return await PlainTextResponse("ready")(scope, receive, send)
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            await self.go.wait()
+            if scope["path"] == "/fails":
+                raise LookupError
+            await PlainTextResponse("answer")(scope, receive, send)
+        finally:
+            self.inside -= 1
+
+
+def in_shed(app: Any, raise_errors: bool = True) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=raise_errors)
+    return httpx.AsyncClient(transport=transport, base_url="http://shop")
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def require_all_places(shed: Any, busy: Busy, at_once: int, queue: int) -> None:
+    """Fill each place once more: one that is lost would refuse somebody."""
+    busy.go.set()
+    async with in_shed(shed) as client:
+        visits = (client.get("/works") for _ in range(at_once + queue))
+        answers = await asyncio.gather(*visits)
+    assert {answer.status_code for answer in answers} == {200}
+    assert (shed.places._value, shed.slots._value) == (at_once + queue, at_once)
+    assert busy.most <= at_once
+
+
+async def test_two_work_two_wait_and_the_fifth_is_refused_at_once(deeper: Any) -> None:
+    busy = Busy()
+    shed = deeper["Shed"](busy, at_once=2, queue=2)
+    async with in_shed(shed) as client:
+        inside = [asyncio.create_task(client.get("/works")) for _ in range(4)]
+        await turns()
+        refused = await client.post("/works", content=b"x" * 100_000)
+        assert (refused.status_code, busy.inside) == (503, 2)
+        assert 1 <= int(refused.headers["Retry-After"]) <= 5
+        assert (await client.get("/ready")).text == "ready"
+        assert not any(task.done() for task in inside)
+        busy.go.set()
+        assert [(await task).text for task in inside] == ["answer"] * 4
+    await require_all_places(shed, busy, 2, 2)
+
+
+async def test_a_request_that_fails_gives_its_place_back(deeper: Any) -> None:
+    busy = Busy()
+    shed = deeper["Shed"](busy, at_once=2, queue=1)
+    busy.go.set()
+    async with in_shed(shed, raise_errors=False) as client:
+        for _ in range(5):
+            assert (await client.get("/fails")).status_code == 500
+        await asyncio.gather(*(client.get("/works") for _ in range(3)))
+    await require_all_places(shed, busy, 2, 1)
+
+
+async def test_who_is_cancelled_while_queued_or_working_gives_the_place_back(deeper: Any) -> None:
+    busy = Busy()
+    shed = deeper["Shed"](busy, at_once=1, queue=3)
+    for left in ([1], [0], [3, 2, 1], [0, 1, 2, 3]):  # the first works, the others are queued
+        busy.go.clear()
+        async with in_shed(shed) as client:
+            tasks = [asyncio.create_task(client.get("/works")) for _ in range(4)]
+            await turns()
+            assert (await client.get("/works")).status_code == 503
+            for number in left:
+                tasks[number].cancel()
+            await turns()
+            busy.go.set()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            assert sum(isinstance(one, httpx.Response) for one in ended) == 4 - len(left)
+    await require_all_places(shed, busy, 1, 3)
+
+
+async def test_the_slot_goes_to_the_next_when_its_receiver_is_cancelled_just_then(
+    deeper: Any,
+) -> None:
+    busy = Busy()
+    shed = deeper["Shed"](busy, at_once=1, queue=2)
+    async with in_shed(shed) as client:
+        first, second, third = (asyncio.create_task(client.get("/works")) for _ in range(3))
+        await turns()
+        busy.go.set()
+        while not first.done() and busy.inside:  # noqa: ASYNC110 (each turn counts)
+            await asyncio.sleep(0)
+        second.cancel()
+        assert (await first).text == (await third).text == "answer"
+        await asyncio.wait({second})
+    await require_all_places(shed, busy, 1, 2)
+
+
+async def test_visitors_who_leave_a_real_server_give_their_places_back(deeper: Any) -> None:
+    busy = Busy()
+    shed = deeper["Shed"](busy, at_once=2, queue=2)
+    async with serve(shed) as server, server.client(timeout=30) as client:
+        leaving = [asyncio.create_task(client.get("/works")) for _ in range(4)]
+        await until(lambda: shed.places.locked())
+        for task in leaving:
+            task.cancel()
+        await asyncio.wait(leaving)
+        assert (await client.get("/works")).status_code == 503  # the server goes on for them
+        busy.loop.call_soon_threadsafe(busy.go.set)
+        await until(lambda: not server.running_requests)
+        assert [await body_of(client, "/works") for _ in range(4)] == [(200, "answer")] * 4
+    assert shed.places._value == 4
+
+
+async def test_websockets_and_the_lifespan_take_no_place(deeper: Any) -> None:
+    seen = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.append(scope["type"])
+
+    shed = deeper["Shed"](app, at_once=1, queue=0)
+    await shed.places.acquire()
+    for kind in ("lifespan", "websocket"):
+        await shed({"type": kind, "path": "/works"}, None, None)
+    assert seen == ["lifespan", "websocket"]
+
+
+async def test_an_overload_counts_each_visitor_once(deeper: Any) -> None:
+    rush: dict[str, Any] = {"requests": 12, "every": 0.001, "patience": 30.0}
+    calm = await overload(deeper["report_shop"](), "/report", **rush)
+    assert (calm.in_time, calm.refused, calm.for_nobody) == (12, 0, 0)
+    assert len(calm.inside) == 4
+    rush["patience"] = 0.0
+    left = await overload(deeper["report_shop"](), "/report", **rush)
+    assert (left.in_time, left.refused) == (0, 0)
+    rush["requests"] = 3
+    with pytest.raises(ValueError, match="requests"):
+        await overload(deeper["report_shop"](), "/report", **rush)
+    with pytest.raises(ValueError, match="overloads is empty"):
+        show_overloads({})

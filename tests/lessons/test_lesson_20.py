@@ -14,6 +14,7 @@ import httpx
 import pytest
 import redis.asyncio
 import uvicorn
+from fastapi import HTTPException
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -23,7 +24,7 @@ from looplab.project import Project
 from looplab.publishing.notebooks import read_notebook
 from looplab.shop.redis import URL_VARIABLE, serve_redis
 from looplab.stages import checkout
-from looplab.stages.child import WorkerFailed
+from looplab.stages.child import Child, WorkerFailed
 from looplab.stages.fleet import Fleet, Worker
 from looplab.stages.one_port import OnePort
 from looplab.stages.postgres import VARIABLE, on_postgres
@@ -49,28 +50,33 @@ def bare(function: ast.AST) -> str:
 
 
 @pytest.mark.parametrize(
-    ("cell", "name"),
+    ("lesson", "cell", "name"),
     [
-        ("naive-order", "order_with_semaphore"),
-        ("pattern-slot", "shared_slot"),
-        ("pattern-order", "order_with_shared_slots"),
-        ("breaks-cache", "get_price_from_memory"),
-        ("breaks-cache", "put_price_into_memory"),
-        ("breaks-cache-fix", "get_price_from_redis"),
-        ("breaks-cache-fix", "put_price_into_redis"),
-        ("drain-server", "DrainingServer"),
+        ("20", "naive-order", "order_with_semaphore"),
+        ("20", "pattern-take", "SlotsBusy"),
+        ("20", "pattern-take", "take_slot"),
+        ("20", "pattern-slot", "shared_slot"),
+        ("20", "pattern-order", "order_with_shared_slots"),
+        ("20", "drain-ready", "ready"),
+        ("20", "drain-server", "DrainingServer"),
+        ("20_deeper", "cache-memory", "get_price_from_memory"),
+        ("20_deeper", "cache-memory-put", "put_price_into_memory"),
+        ("20_deeper", "cache-redis", "get_price_from_redis"),
+        ("20_deeper", "cache-redis", "put_price_into_redis"),
     ],
 )
-def test_what_the_workers_do_is_what_the_lesson_shows(cell: str, name: str) -> None:
+def test_what_the_workers_do_is_what_the_lesson_shows(lesson: str, cell: str, name: str) -> None:
     shown = next(
-        one for one in ast.walk(ast.parse(source_of(cell))) if getattr(one, "name", "") == name
+        one
+        for one in ast.walk(ast.parse(source_of(cell, lesson)))
+        if getattr(one, "name", "") == name
     )
     run = ast.parse(inspect.getsource(getattr(checkout, name))).body[0]
     assert bare(shown) == bare(run)
 
 
-def source_of(identity: str) -> str:
-    notebook = read_notebook(Project.here().lesson("20").path)
+def source_of(identity: str, lesson: str = "20") -> str:
+    notebook = read_notebook(Project.here().lesson(lesson).path)
     return next(one["source"] for one in notebook["cells"] if one["id"] == identity)
 
 
@@ -107,7 +113,8 @@ async def client(
 @pytest.fixture
 async def shared_slot(cells_of: Callable[[str], Any]) -> Any:
     lesson = cells_of("20")
-    await lesson.run("setup", "pattern-script", "pattern-slot")
+    await lesson.run("setup", "pattern-script", "pattern-take", "pattern-slot")
+    lesson.names["shared_slot"].busy = lesson.names["SlotsBusy"]
     return lesson.names["shared_slot"]
 
 
@@ -142,11 +149,12 @@ async def test_a_slot_whose_holder_fails_is_free_and_the_error_comes_out(
     assert await client.zcard("slots") == 0
 
 
-async def test_no_slot_in_time_is_a_timeout_and_takes_none(
+async def test_no_slot_in_time_is_an_error_of_its_own_and_takes_none(
     shared_slot: Any, client: redis.asyncio.Redis
 ) -> None:
+    assert not issubclass(shared_slot.busy, TimeoutError)
     async with slot(shared_slot, client, limit=1):
-        with pytest.raises(TimeoutError):
+        with pytest.raises(shared_slot.busy):
             async with slot(shared_slot, client, limit=1, patience=0.05):
                 pytest.fail("two hold one slot")
         assert await client.zcard("slots") == 1
@@ -195,6 +203,28 @@ async def test_who_is_cancelled_while_waiting_or_working_leaves_no_slot(
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.parametrize("limit", [0, 1], ids=["nobody gets a slot", "the charge hangs"])
+async def test_only_an_order_that_never_had_a_slot_is_invited_to_come_again(
+    limit: int, client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charging = []
+
+    async def hangs() -> None:
+        charging.append(1)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(checkout, "charge", hangs)
+    monkeypatch.setattr(checkout.here, "redis", client, raising=False)
+    monkeypatch.setattr(checkout.here, "prefix", "orders")
+    limits = {"limit": limit, "lease": 0.5, "patience": 0.2 if limit == 0 else 20}
+    monkeypatch.setattr(checkout, "limits", limits)
+    with pytest.raises(HTTPException) as refused:
+        await checkout.order_with_shared_slots()
+    told = refused.value.status_code, "Retry-After" in (refused.value.headers or {})
+    assert (told, len(charging)) == (((503, True), 0) if limit == 0 else ((504, False), 1))
+    assert await client.zcard("orders:slots") == 0
+
+
 async def test_without_redis_nobody_gets_in(shared_slot: Any, free_tcp_port: int) -> None:
     async with redis.asyncio.Redis(port=free_tcp_port, retry=Retry(NoBackoff(), 0)) as nowhere:
         with pytest.raises(RedisError):
@@ -241,6 +271,70 @@ async def test_a_second_signal_skips_the_pause(fleet: Fleet, draining: httpx.Asy
     await fleet.workers["D"].ended()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+async def test_the_end_of_the_pause_is_no_further_ctrl_c_after_a_second_one(fleet: Fleet) -> None:
+    worker = fleet.workers["D"] = Worker("D", fleet._arguments, pause=1)
+    await fleet.ready("D")
+    address = await worker.address()
+    fleet.partner.slow = True
+    async with httpx.AsyncClient(trust_env=False, base_url=address, timeout=30) as client:
+        order = asyncio.create_task(client.post("/orders/semaphore"))
+        async with asyncio.timeout(20):
+            while not fleet.partner.at_once:
+                await asyncio.sleep(0.01)
+            worker.signal(signal.SIGINT)
+            while (await client.get("/ready")).status_code != 503:
+                await asyncio.sleep(0.01)
+        worker.signal(signal.SIGINT)
+        await asyncio.sleep(1.5)  # the pause of the first is over
+        assert worker.alive
+        fleet.partner.slow = False
+        assert (await order).status_code == 200
+    await worker.ended()
+
+
+OWN_SERVER = """
+import sys
+import uvicorn
+from looplab.stages.checkout import DrainingServer, app
+
+DrainingServer.pause = 0.5
+config = uvicorn.Config(app, port=int(sys.argv[1]), timeout_graceful_shutdown=30, log_config=None)
+DrainingServer(config).run()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+async def test_the_server_runs_as_the_lesson_says_and_is_unready_before_it_ends(
+    free_tcp_port: int,
+) -> None:
+    shown = source_of("drain-why")
+    assert "uvicorn.Config(app, port=8000, timeout_graceful_shutdown=30)" in shown
+    assert "DrainingServer(config).run()" in shown
+    child = Child(["-c", OWN_SERVER, str(free_tcp_port)])
+    seen = []
+    try:
+        async with (
+            asyncio.timeout(60),
+            httpx.AsyncClient(
+                trust_env=False, base_url=f"http://127.0.0.1:{free_tcp_port}"
+            ) as client,
+        ):
+            while child.alive:
+                try:
+                    status = (await client.get("/ready")).status_code
+                except httpx.TransportError:
+                    status = 0
+                if status == 200 and 200 not in seen:
+                    child.signal(signal.SIGTERM)
+                seen.append(status)
+                await asyncio.sleep(0.01)
+    finally:
+        await child.kill()
+    answers = [status for status in dict.fromkeys(seen) if status]
+    assert answers == [200, 503]
+
+
 async def test_a_worker_ends_with_the_process_that_started_it(fleet: Fleet) -> None:
     fleet.start("A")
     await fleet.workers["A"].address()
@@ -274,6 +368,15 @@ async def test_a_killed_worker_is_held_and_killed_again_when_its_cell_runs_twice
         await fleet.kill("A")
         assert fleet.partner.at_once == 0
         assert int(await fleet.redis.get(f"{fleet.prefix}:counter")) == 5
+
+
+async def test_the_partner_never_counts_beyond_the_first_that_he_refuses(fleet: Fleet) -> None:
+    headers = {"X-Worker": "A"}
+    async with fleet.partner_server.client(headers=headers, timeout=30) as client:
+        charges = (client.post("/charges") for _ in range(40))
+        answers = await asyncio.gather(*charges)
+    assert sum(answer.status_code == 429 for answer in answers) == fleet.partner.refused > 0
+    assert fleet.partner.most == 10 + 1
 
 
 def test_uvicorn_still_calls_handle_exit_for_each_signal() -> None:
@@ -398,6 +501,12 @@ async def test_the_share_of_each_worker_fits_and_the_pool_after_it_is_refused(
     [
         ("time-section", '"BEGIN; UPDATE', '"UPDATE', "The other gets the row"),
         ("holder-section", "advisory_lock(", "advisory_lock_shared(", "One of five"),
+        (
+            "holder-section",
+            "        got = [await worker.fetchval(ask, ",
+            '        got = [await worker.fetchval(ask.replace("lock(", "lock_shared("), ',
+            "A dead holder is followed by one other",
+        ),
         ("queue-section", "attempt = $2", "attempt >= $2", "The late one can't finish it"),
         ("pool-section", "room // pools", "room // 4", "Five pools fit"),
     ],

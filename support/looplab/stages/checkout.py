@@ -108,6 +108,20 @@ return 1
 """
 
 
+class SlotsBusy(Exception):
+    """No slot came free in time."""
+
+
+async def take_slot(redis: Redis, key: str, arguments: list[Any], patience: float) -> None:
+    """Run the script until it has taken a slot. Raises SlotsBusy when `patience` is over."""
+    try:
+        async with asyncio.timeout(patience):
+            while not await redis.eval(TAKE, 1, key, *arguments):
+                await asyncio.sleep(random.uniform(0.01, 0.03))
+    except TimeoutError:
+        raise SlotsBusy from None
+
+
 @asynccontextmanager
 async def shared_slot(
     redis: Redis, key: str, *, limit: int, lease: float, patience: float
@@ -117,15 +131,13 @@ async def shared_slot(
     Waits `patience` seconds for one. `lease` is how many seconds Redis keeps a slot whose holder is
     gone; the block may take 0.8 of that, and is cancelled then.
 
-    Raises TimeoutError when no slot came free in time, or when the block took too long, and
+    Raises SlotsBusy when no slot came free in time, TimeoutError when the block took too long, and
     redis.RedisError when Redis is away: nobody gets a slot then.
     """
     token = uuid4().hex
     arguments = [limit, int(lease * 1_000), token]
     try:
-        async with asyncio.timeout(patience):
-            while not await redis.eval(TAKE, 1, key, *arguments):
-                await asyncio.sleep(random.uniform(0.01, 0.03))
+        await take_slot(redis, key, arguments, patience)
         async with asyncio.timeout(0.8 * lease):
             yield
     finally:
@@ -136,12 +148,18 @@ limits: dict[str, Any] = {"limit": 5, "lease": 2, "patience": 20}
 
 
 async def order_with_shared_slots() -> None:
-    """Charge an order, five at a time in all processes; 503 when none comes free in time."""
+    """Charge an order, five at a time in all processes.
+
+    Raises HTTPException: with 503 when no slot comes free in time, and nothing was charged; with
+    504 when the charge was cut off, and may have been done.
+    """
     try:
         async with shared_slot(here.redis, f"{here.prefix}:slots", **limits):
             await charge()
-    except TimeoutError:
+    except SlotsBusy:
         raise HTTPException(503, "busy", {"Retry-After": "1"}) from None
+    except TimeoutError:
+        raise HTTPException(504, "perhaps charged") from None
 
 
 async def order_with_counter() -> None:
@@ -204,13 +222,17 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Say that the service is not ready, go on for `pause` seconds, then stop."""
-        stop = super().handle_exit
         if getattr(app.state, "draining", False):
-            stop(sig, frame)
+            super().handle_exit(sig, frame)
             return
         app.state.draining = True
         loop = asyncio.get_running_loop()
-        loop.call_soon_threadsafe(loop.call_later, self.pause, stop, sig, frame)
+        loop.call_soon_threadsafe(loop.call_later, self.pause, self.end, sig)
+
+    def end(self, sig: int) -> None:
+        """Stop, unless a second signal has done so."""
+        if not self.should_exit:
+            super().handle_exit(sig, None)
 
 
 # ---------------------------------------------------------------- the worker process
