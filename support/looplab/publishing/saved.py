@@ -81,7 +81,7 @@ def _invalid(notebook: NotebookNode) -> Iterator[str]:
             warnings.simplefilter("error")
             nbformat.validate(notebook)
     except Exception as error:
-        # warnings included: what a later nbformat refuses should be mended now
+        # warnings included: what a later nbformat refuses should be fixed now
         yield f"not a valid notebook: {str(error).splitlines()[0]}"
 
 

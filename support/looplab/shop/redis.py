@@ -48,7 +48,7 @@ class RedisUnavailable(ConnectionError):
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
             f"{URL_VARIABLE} is {_without_password(url)!r}, and no Redis could be used there "
-            f"({reason}): mend the address, or unset {URL_VARIABLE} to use the embedded fake."
+            f"({reason}): fix the address, or unset {URL_VARIABLE} to use the embedded fake."
         )
 
     def _render_traceback_(self) -> list[str]:
