@@ -22,6 +22,7 @@ from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -29,6 +30,7 @@ KEPT = Path(__file__).with_suffix(".json")
 WORKERS = 2
 REPORTS = 4
 ROUNDS = 2
+ROUNDS_TO_KEEP = 8  # more, since what is kept should look the same on a busy machine
 STUBBORN = 10.0  # seconds for which a thread may keep the GIL while wakes are counted
 WORK = "looplab.exercises.supplier"  # by name: it belongs to a part that stages don't know of
 
@@ -42,20 +44,15 @@ class Beside:
 
     Attributes:
         started: until the first report of each worker was there, its start included.
-        alone: until a report was there that was made alone, in the quickest round.
+        gain: how many times as fast four reports are made as in turn, in the middle round.
         took: until all four were there, in the quickest round.
-        wakes: how often the loop woke meanwhile, although no thread had to give up its GIL.
+        wakes: how often the loop woke meanwhile, at most; no thread had to give up its GIL.
     """
 
     started: float
-    alone: float
+    gain: float
     took: float
     wakes: int
-
-    @property
-    def gain(self) -> float:
-        """How many times as fast four reports are made as one after another."""
-        return REPORTS * self.alone / self.took
 
     @property
     def woken(self) -> bool:
@@ -95,7 +92,7 @@ def pools() -> dict[str, Pool]:
     return found
 
 
-async def beside(make: Pool, job: Job) -> Beside:
+async def beside(make: Pool, job: Job, rounds: int = ROUNDS) -> Beside:
     """Have ``job`` done four times in a new pool, beside this loop, and tell what that did to it.
 
     While it counts, a thread keeps its GIL until it waits for something or is done, and not only
@@ -109,7 +106,7 @@ async def beside(make: Pool, job: Job) -> Beside:
         began = perf_counter()
         await asyncio.gather(*[loop.run_in_executor(pool, job) for _ in range(WORKERS)])
         started = perf_counter() - began
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             began = perf_counter()
             await loop.run_in_executor(pool, job)
             alone.append(perf_counter() - began)
@@ -121,7 +118,8 @@ async def beside(make: Pool, job: Job) -> Beside:
                 took.append(perf_counter() - began)
             finally:
                 sys.setswitchinterval(usual)
-    return Beside(started, min(alone), min(took), min(wakes))
+    gains = [REPORTS * one / four for one, four in zip(alone, took, strict=True)]
+    return Beside(started, median(gains), min(took), max(wakes))
 
 
 async def _wakes_until(reports: asyncio.Future[Any]) -> int:
@@ -133,9 +131,9 @@ async def _wakes_until(reports: asyncio.Future[Any]) -> int:
     return wakes
 
 
-async def beside_each(job: Job) -> dict[str, Beside]:
+async def beside_each(job: Job, rounds: int = ROUNDS) -> dict[str, Beside]:
     """Measure every kind of pool that this Python has, one after another."""
-    return {kind: await beside(make, job) for kind, make in pools().items()}
+    return {kind: await beside(make, job, rounds) for kind, make in pools().items()}
 
 
 def kept(path: Path = KEPT) -> dict[Build, dict[str, Beside]]:
@@ -178,7 +176,7 @@ def main(arguments: list[str]) -> None:
     supplier = import_module(WORK)
     build = this_build()
     job = partial(supplier.summarise, supplier.PRICES)
-    measured = asyncio.run(beside_each(job))
+    measured = asyncio.run(beside_each(job, ROUNDS_TO_KEEP))
     path = Path(arguments[0]) if arguments else None
     before = kept(path) if path and path.exists() else {}
     others = {one: it for one, it in before.items() if one.gil != build.gil}
