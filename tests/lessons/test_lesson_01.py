@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +193,7 @@ async def test_a_thread_gives_up_its_gil_as_before_when_a_job_has_failed() -> No
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="interpreters need Python 3.14")
 @pytest.mark.parametrize("name", ["pydantic_core", "sqlalchemy", "uvloop"])
 def test_an_interpreter_still_refuses_what_the_lesson_says_it_refuses(name: str) -> None:
-    from concurrent import interpreters
-
+    interpreters = import_module("concurrent.interpreters")
     interpreter = interpreters.create()
     try:
         with pytest.raises(interpreters.ExecutionFailed, match="loading in subinterpreters"):
