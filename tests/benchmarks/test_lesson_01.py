@@ -10,6 +10,7 @@ import pytest
 
 from looplab.lab import compare, ms
 from looplab.lab.units import PACE_VARIABLE
+from looplab.stages import two_loops
 from looplab.stages.beside import requests_to
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
@@ -40,3 +41,20 @@ async def test_twenty_awaited_requests_take_one_wait(lesson: dict[str, Any], fig
         table.only("def, of one wait", timing.of_ideal("/threaded"))
         table.only("blocking, of twenty waits", timing.of_ideal("/blocking"))
         table.only("blocking, of awaited", timing.ratio("/blocking", "/awaited"))
+
+
+@pytest.mark.skipif(bool(two_loops.MISSING), reason=two_loops.MISSING)
+async def test_uvloop_shortens_no_wait_and_gains_on_the_echoed_line(
+    names_of: Any, figures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PACE_VARIABLE, str(TARGET_WAIT / LESSON_WAIT))
+    app = names_of("01_deeper", ("setup", "setup-app", "uvloop-app"))["app"]
+    visits = {"line": (8, 40), "/small": (8, 10), "/waits": (5, 1), "/computes": (1, 1)}
+    raced = await two_loops.race(app, visits)
+    with figures("lesson 01, asyncio's loop against uvloop") as table:
+        took = raced.quickest("/waits") / ms(LESSON_WAIT)
+        table.at_most("five waits at once, of one wait", took, 1.25)
+        table.at_most("uvloop's work of asyncio's, a line", 1 / raced.gain("line"), 0.8)
+        table.only("asyncio's work of uvloop's, FastAPI's answer", raced.gain("/small"))
+        table.only("asyncio's work of uvloop's, a wait", raced.gain("/waits"))
+        table.only("asyncio's work of uvloop's, computing", raced.gain("/computes"))

@@ -3,20 +3,27 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 
 from looplab.exercises.supplier import PRICES, prices_of, summarise
-from looplab.lab import in_process, ms, xray
-from looplab.stages.beside import SlowSupplier, requests_to, two_processes, watched
+from looplab.lab import in_process, ms, serve, xray
+from looplab.stages import parallel, two_loops
+from looplab.stages.beside import SlowSupplier, answers_to, requests_to, two_processes, watched
+from looplab.stages.child import WorkerFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -151,3 +158,68 @@ async def test_what_is_watched_raises_what_a_report_raises() -> None:
 
 async def test_the_lessons_prices_are_the_suppliers() -> None:
     assert prices_of("lamp-7") == PRICES
+
+
+@pytest.mark.parametrize("build", parallel.kept(), ids=lambda build: build.name)
+def test_what_other_pythons_measured_bears_out_the_claim_too(build: parallel.Build) -> None:
+    measured = parallel.kept()[build]
+    stopped = [kind for kind, one in measured.items() if not one.woken]
+    assert stopped == (["threads"] if build.gil else [])
+    assert {"threads", "processes"} <= set(measured)
+
+
+def test_the_command_measures_this_python_and_keeps_the_other_kind(tmp_path: Path) -> None:
+    here = parallel.this_build()
+    other = parallel.Build("3.99.0", not here.gil, 2)
+    older = parallel.Build("3.0.0", here.gil, 2)
+    one = {"threads": parallel.Beside(0.1, 0.2, 0.3, 4)}
+    path = tmp_path / "parallel.json"
+    path.write_text(parallel.as_kept({other: one, older: one}), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", parallel.__name__, path], check=True, timeout=60)
+    kept = parallel.kept(path)
+    assert set(kept) == {here, other}
+    assert kept[other] == one
+    assert set(kept[here]) == set(parallel.pools())
+    assert [kind for kind, it in kept[here].items() if not it.woken] == ["threads"] * here.gil
+
+
+async def test_a_thread_gives_up_its_gil_as_before_when_a_job_has_failed() -> None:
+    usual = sys.getswitchinterval()
+    with pytest.raises(ZeroDivisionError):
+        await parallel.beside(parallel.pools()["threads"], partial(divmod, 1, 0))
+    assert sys.getswitchinterval() == usual
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="interpreters need Python 3.14")
+@pytest.mark.parametrize("name", ["pydantic_core", "sqlalchemy", "uvloop"])
+def test_an_interpreter_still_refuses_what_the_lesson_says_it_refuses(name: str) -> None:
+    interpreters = import_module("concurrent.interpreters")
+    interpreter = interpreters.create()
+    try:
+        with pytest.raises(interpreters.ExecutionFailed, match="loading in subinterpreters"):
+            interpreter.exec(f"import {name}")
+    finally:
+        interpreter.close()
+
+
+@pytest.mark.skipif(bool(two_loops.MISSING), reason=two_loops.MISSING)
+class TestUvloop:
+    async def test_an_xray_shows_the_tasks_of_a_server_that_runs_on_it(self, cells_of) -> None:
+        names = await cells_of("01_deeper").run("setup", "setup-app", "uvloop-app")
+        async with serve(names["app"], loop="uvloop") as server, server.client() as client:
+            calls = answers_to(client, ["/waits", "/computes"])
+            run = await xray(calls, server=server, show=False)
+            assert type(server.loop).__module__.partition(".")[0] == "uvloop"
+        steps = {lane.name: len(lane.steps) for lane in run.tasks}
+        assert steps["GET /computes"] == 1, "it never lets the loop go"
+        assert steps["GET /waits"] > 1
+
+    async def test_a_race_counts_each_round_on_both_loops(self) -> None:
+        raced = await two_loops.race(FastAPI(), {"line": (2, 3)})
+        rounds = {loop: len(visits) for loop, visits in raced.visits["line"].items()}
+        assert rounds == dict.fromkeys(two_loops.LOOPS, two_loops.ROUNDS)
+        assert raced.answers == {"line": 6}
+
+    async def test_an_answer_that_is_an_error_ends_the_race(self) -> None:
+        with pytest.raises(WorkerFailed, match="the server answered 404"):
+            await two_loops.race(FastAPI(), {"/nowhere": (1, 1)})

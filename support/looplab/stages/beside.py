@@ -152,19 +152,10 @@ async def every_5_ms(report: Report, args: tuple[Any, ...]) -> None:
             task.cancel()
 
 
-def one_process() -> ProcessPoolExecutor:
-    """Return a pool of one clean process, which leaves an interrupt to this one."""
-    return _processes(1)
-
-
 def two_processes() -> ProcessPoolExecutor:
     """Return a pool of two clean processes, which leave an interrupt to this one."""
-    return _processes(2)
-
-
-def _processes(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
-        max_workers=count,
+        max_workers=2,
         mp_context=get_context("spawn"),
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),
