@@ -228,6 +228,16 @@ RIGHT: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
+        "a visitor who takes the task out when it has ended, and a task that does so too",
+        answer(
+            end="finally:\n            self.asking.pop(currency, None)",
+            wait="task = self.asking[currency]\n        try:\n"
+            "            return await asyncio.shield(task)\n"
+            "        finally:\n            if task.done():\n"
+            "                self.asking.pop(currency, None)",
+        ),
+    ),
+    (
         "a task that notices which of its visitors wait by asyncio.wait",
         answer(
             wait="task = self.asking[currency]\n"
@@ -679,6 +689,53 @@ WRONG: tuple[tuple[str, str, str], ...] = (
             "            if not task.visitors:\n                task.cancel()",
         ),
         "one-leaves",
+    ),
+    (
+        "each visitor takes the task out, though others still wait",
+        answer(
+            end="finally:\n            pass",
+            wait="try:\n            return await asyncio.shield(self.asking[currency])\n"
+            "        finally:\n            self.asking.pop(currency, None)",
+        ),
+        "forgets-the-call",
+    ),
+    (
+        "a visitor who leaves takes the task out, and so does the task",
+        answer(
+            wait="try:\n            return await asyncio.shield(self.asking[currency])\n"
+            "        except asyncio.CancelledError:\n"
+            "            self.asking.pop(currency, None)\n            raise"
+        ).replace("del self.asking[currency]", "self.asking.pop(currency, None)"),
+        "forgets-the-call",
+    ),
+    (
+        "each visitor takes out the task that they waited for, ended or not",
+        answer(
+            end="finally:\n            pass",
+            wait="task = self.asking[currency]\n        try:\n"
+            "            return await asyncio.shield(task)\n"
+            "        finally:\n            if self.asking.get(currency) is task:\n"
+            "                del self.asking[currency]",
+        ),
+        "forgets-the-call",
+    ),
+    (
+        "each visitor deletes the task",
+        answer(
+            end="finally:\n            pass",
+            wait="try:\n            return await asyncio.shield(self.asking[currency])\n"
+            "        finally:\n            del self.asking[currency]",
+        ),
+        "removed-twice",
+    ),
+    (
+        "each visitor deletes the task once it has its rate",
+        answer(
+            end="finally:\n            pass",
+            wait="rate = await asyncio.shield(self.asking[currency])\n"
+            "        del self.asking[currency]\n        return rate",
+        ),
+        "removed-twice",
     ),
     # one question for all
     (

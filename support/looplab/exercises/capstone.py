@@ -150,6 +150,18 @@ EXERCISE = Exercise(
             "what the others wait for: see asyncio.shield.",
         ),
         Mistake(
+            "forgets-the-call",
+            "lets a visitor who leaves remove the shared task while it is still under way",
+            "A visitor left, and the next one asked again although the call was still under way. "
+            "Others may still be waiting for it. Let the task remove itself when it has ended.",
+        ),
+        Mistake(
+            "removed-twice",
+            "lets each visitor delete the shared task, so that all but the first get a KeyError",
+            "One visitor got the rate, and another got a KeyError. If each visitor deletes the "
+            "shared task, only the first finds it. Let the task remove itself when it has ended.",
+        ),
+        Mistake(
             "never-leaves",
             "catches the visitor's own cancellation and waits on",
             "A visitor left, and their request went on waiting for the partner. A deadline around "
@@ -164,10 +176,10 @@ async def check_capstone(diagnosis: Any, rates: Any, *, limit: float | None = No
 
     ``diagnosis`` is a text. ``rates`` is a class: ``rates(fetch, keep, clock)`` makes a cache whose
     ``await rate(currency)`` answers with what ``await fetch(currency)`` returned at most ``keep``
-    seconds ago by ``clock()``. It passes if visitors who come at once share one call for each
-    currency and its failure, if neither a failure nor a visitor who leaves is trouble for those who
-    come later, and if questions that have failed leave nothing behind. A lock for each currency
-    does not do: those who take turns ask a failing partner one after another.
+    seconds ago by ``clock()``. It passes if visitors share one call for each currency, and its
+    failure, for as long as it is under way, if neither a failure nor a visitor who leaves is
+    trouble for those who come later, and if questions that have failed leave nothing behind. A lock
+    for each currency does not do: those who take turns ask a failing partner one after another.
 
     ``limit`` is how long the learner's code may take in all, in seconds; 15 unless given.
     """
@@ -293,6 +305,16 @@ def _require_rates(
             raise EXERCISE.wrong("wrong-rate", f"{currency}: {type(rate).__name__} {rate!r:.40}")
 
 
+def _require_one_removal(visitors: "list[asyncio.Task[Any]]", partner: _Partner) -> None:
+    """Refuse a KeyError of those who shared one call with somebody who got the rate of it."""
+    if partner.peak["EUR"] > 1 or any(visitor.cancelled() for visitor in visitors):
+        return
+    ends = [visitor.exception() for visitor in visitors]
+    lost = sum(isinstance(end, KeyError) for end in ends)
+    if lost and None in ends:
+        raise EXERCISE.wrong("removed-twice", f"{lost} of {len(visitors)} visitors")
+
+
 async def _serve_all(scene: _Scene, currencies: list[str], when: str = "") -> None:
     visitors = scene.visit(*currencies)
     try:
@@ -314,6 +336,7 @@ async def _all_at_once(rates: Callable[..., Any]) -> None:
     try:
         if not await scene.served(visitors):
             raise wrong("never-ends", "a visitor got no answer")
+        _require_one_removal(visitors[:VISITORS], partner)
         _require_rates(visitors, currencies, partner)
     finally:
         await _gone(visitors)
@@ -424,6 +447,9 @@ async def _leaving(rates: Callable[..., Any], leavers: tuple[int, ...]) -> None:
             raise EXERCISE.wrong("never-leaves", "they left, and something else came out")
         staying += scene.visit("EUR")
         visitors += staying[-1:]
+        await scene.settle()
+        if scene.partner.peak["EUR"] > 1:
+            raise EXERCISE.wrong("forgets-the-call", f"{scene.partner.peak['EUR']} calls at once")
         back = await scene.served(staying)
         if not back or any(one.cancelled() for one in staying):
             who = "all, and one who came later" if len(leavers) == 4 else f"{len(leavers)} of four"

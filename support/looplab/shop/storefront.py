@@ -84,7 +84,7 @@ class AsyncResourceMiddleware(BaseHTTPMiddleware):
 class LendSessions:
     """Hands on the sessionmaker in `request.state.db`, and holds nothing.
 
-    Whoever asks the database opens a session for the question, and closes it after the answer.
+    Each question to the database opens a session of its own, and closes it after the answer.
     """
 
     def __init__(self, app: ASGIApp) -> None:
