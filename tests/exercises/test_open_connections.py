@@ -554,6 +554,57 @@ await changed.wait()
         ),
     ),
     (
+        "clears the event and waits, before it has looked",
+        "overlooked",
+        inbox(
+            take="self.changed.clear(); await self.changed.wait()\n"
+            "        return self.prices.popitem(last=False)"
+        ),
+    ),
+    (
+        "clears the event and waits, before it has looked, and takes the last first",
+        "overlooked",
+        inbox(
+            take="self.changed.clear(); await self.changed.wait()\n"
+            "        return self.prices.popitem()"
+        ),
+    ),
+    (
+        "clears and waits, before it has looked, on a board of its own",
+        "overlooked",
+        answer(
+            take="""\
+changed.clear()
+            await changed.wait()
+            product = next(iter(newest))
+            return product, newest.pop(product)"""
+        ),
+    ),
+    (
+        "an inbox clears the event each time",
+        "sleeps-on",
+        inbox(
+            take="await self.changed.wait(); self.changed.clear()\n"
+            "        return self.prices.popitem(last=False)"
+        ),
+    ),
+    (
+        "an inbox clears the event each time, and takes the last first",
+        "sleeps-on",
+        inbox(
+            take="await self.changed.wait(); self.changed.clear()\n"
+            "        return self.prices.popitem()"
+        ),
+    ),
+    (
+        "put wakes nobody",
+        "sleeps-on",
+        inbox(
+            place="self.prices[product] = price",
+            take="await self.changed.wait()\n        return self.prices.popitem(last=False)",
+        ),
+    ),
+    (
         "wakes the first reader only",
         "not-everyone",
         answer(wake="self.readers[0][1].set()"),

@@ -3,7 +3,9 @@
 import ast
 import asyncio
 import contextlib
+import gc
 import inspect
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +16,7 @@ import anyio
 import httpx2
 import pytest
 from fastapi import FastAPI
+from fastapi.sse import ServerSentEvent
 from websockets.exceptions import ConnectionClosed
 
 from looplab.exercises.open_connections import PriceBoard
@@ -23,6 +26,7 @@ from looplab.publishing.notebooks import read_notebook
 from looplab.stages import streams
 from looplab.stages.events import events_client, events_of
 from looplab.stages.proxy import through_proxy
+from looplab.stages.services import stopped_with_a_reader
 
 pytestmark = pytest.mark.anyio
 
@@ -332,6 +336,81 @@ async def test_a_reader_leaves_the_board_with_its_request_though_it_reads_nothin
         assert board.readers == set()
 
 
+async def read_a_burst(lesson: SimpleNamespace, burst: int, pause: float | None) -> list[int]:
+    """Publish ``burst`` messages to a quick reader, and return the numbers that reached it."""
+    board = lesson.all["board"]
+
+    async def publish() -> None:
+        for number in range(burst):
+            board.publish(f"order {number}")
+            if pause is not None:
+                await asyncio.sleep(pause)
+
+    got: list[int] = []
+    async with (
+        serve(lesson.app) as server,
+        events_client(server.url) as client,
+        events_of(client, "/live") as events,
+    ):
+        await until(lambda: len(board.readers) == 1)
+        reading = asyncio.create_task(note_numbers(events, got))
+        await server.run(publish)
+        await until(lambda: reading.done() or len(got) == burst)
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+    return got
+
+
+async def note_numbers(events: Any, got: list[int]) -> None:
+    async for event in events:
+        got.append(int(event.id))
+
+
+async def test_the_shipped_board_keeps_its_quick_reader_through_a_burst(
+    lesson: SimpleNamespace,
+) -> None:
+    lesson.all["board"] = lesson.Broadcast()
+    assert await read_a_burst(lesson, 90, None) == list(range(1, 91))
+
+
+@pytest.mark.parametrize("pause", [None, 0])
+async def test_a_burst_above_the_size_drops_a_quick_reader_though_the_publisher_gives_way(
+    lesson: SimpleNamespace, pause: float | None
+) -> None:
+    board = lesson.all["board"] = lesson.Broadcast(size=10)
+    got = await read_a_burst(lesson, 300, pause)
+    assert got == list(range(1, len(got) + 1))
+    assert len(got) < 300
+    with lesson.joined(board, after=290) as messages:
+        assert [messages.receive_nowait()[0] for _ in range(10)] == list(range(291, 301))
+
+
+async def test_a_reader_off_the_board_holds_its_request_until_it_reads(
+    lesson: SimpleNamespace,
+) -> None:
+    board = lesson.board
+
+    async def flood() -> None:
+        while board.readers:
+            board.publish(LARGE)
+            await asyncio.sleep(0.001)
+
+    async with (
+        serve(lesson.app) as server,
+        events_client(server.url) as client,
+        events_of(client, "/live") as events,
+    ):
+        await until(lambda: len(board.readers) == 1)
+        await server.run(flood)
+        await server.run(partial(asyncio.sleep, 0.05))
+        assert server.running_requests == 1
+        assert server.open_connections
+        numbers = [int(event.id) async for event in events]
+        await until(lambda: not server.running_requests)
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 async def test_a_reader_comes_back_through_a_proxy(lesson: SimpleNamespace) -> None:
     board = lesson.board
 
@@ -406,7 +485,7 @@ def test_the_board_that_the_exercise_shows_is_the_one_that_judges() -> None:
 
 async def test_heartbeats_leave_no_task_when_the_reader_goes(cells_of: Any) -> None:
     deeper = cells_of("17_deeper")
-    await deeper.run("setup", "beat-quiet", "beat-beating")
+    await deeper.run("setup", "beat-quiet", "beat-coming", "beat-beating")
     async with serve(deeper.names["beat_app"]) as server, events_client(server.url) as client:
         async with events_of(client, "/beating") as events:
             await anext(events)
@@ -417,6 +496,60 @@ async def test_heartbeats_leave_no_task_when_the_reader_goes(cells_of: Any) -> N
 
         await server.run(partial(asyncio.sleep, 0))
         assert "next_order" not in str(await server.run(names))
+
+
+async def test_heartbeats_leave_no_task_when_the_reader_goes_while_the_server_sends(
+    cells_of: Any,
+) -> None:
+    deeper = cells_of("17_deeper")
+    await deeper.run("setup", "beat-quiet", "beat-coming", "beat-beating")
+    sent, started = [], []
+
+    async def next_order() -> str:
+        started.append(asyncio.current_task())
+        await asyncio.sleep(3600)
+        return "order 2"
+
+    def large(comment: str) -> Any:
+        sent.append(comment)
+        return ServerSentEvent(comment=LARGE)
+
+    deeper.names.update(next_order=next_order, ServerSentEvent=large, ms=lambda _: 0.0001)
+    gc.disable()  # which would close the generator sooner or later
+    try:
+        async with serve(deeper.names["beat_app"]) as server, events_client(server.url) as client:
+            async with events_of(client, "/beating") as events:
+                await anext(events)
+                before = -1
+                while before < len(sent):  # until the server waits to send
+                    before = len(sent)
+                    await asyncio.sleep(0.3)
+                assert before > 0
+            await until(lambda: not server.running_requests)
+            await server.run(partial(asyncio.sleep, 0))
+            assert [task.done() for task in started] == [True]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+@pytest.mark.parametrize(
+    ("pause", "last"),
+    [("", "stream: ended"), ("    await asyncio.sleep(0.2)\n", "stream: cut off")],
+    ids=["at once", "after a pause"],
+)
+async def test_a_late_lifespan_reaches_the_stream_before_the_cancellation_if_it_is_quick(
+    cells_of: Any, pause: str, last: str
+) -> None:
+    deeper = cells_of("17_deeper")
+    await deeper.run("setup", "stop-lifespan", "stop-stream")
+    setting = "    stopping.set()\n"
+    lifespan = deeper.names["LIFESPAN"]
+    assert lifespan.count(setting) == 1
+    lifespan = lifespan.replace(setting, pause + setting)
+    stopped = await stopped_with_a_reader(lifespan + deeper.names["STREAM"], "/live", grace=0.1)
+    assert not stopped.clean
+    assert stopped.said == ["lifespan: streams, please end", last]
 
 
 @pytest.mark.parametrize("pause", [None, 0, 0.02])

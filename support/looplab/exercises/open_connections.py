@@ -85,6 +85,12 @@ EXERCISE = Exercise(
             "Joining has to happen when the with block is entered.",
         ),
         Mistake(
+            "overlooked",
+            "clears the event and waits before it has looked for news",
+            "A price came before take() began to wait, and was overlooked. Look for news first; "
+            "clear the event only when there is none.",
+        ),
+        Mistake(
             "sleeps-on",
             "clears the event although more news waits, or sets it only for some",
             "News was there, and take() went on waiting. Clear the event when nothing is left, "
@@ -214,6 +220,11 @@ class _Board:
 
     def __init__(self, board: Any) -> None:
         self._board = board
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the learner wrote the inbox only, and the board is the exercise's."""
+        return isinstance(self._board, PriceBoard)
 
     def publish(self, product: str, price: Any) -> None:
         try:
@@ -371,7 +382,17 @@ def _blame(error: Exception, mistake: str) -> NoReturn:
 async def _first_news(board: _Board) -> None:
     with board.join() as reader:
         board.publish("tea", 3)
-        if (told := await reader.once("missed-after-joining")) != ("tea", 3):
+        try:
+            told = await reader.once("missed-after-joining")
+        except Wrong as refused:
+            if refused.mistake.name != "missed-after-joining":
+                raise
+            if await _still_there(board, reader, {"tea"}):
+                raise EXERCISE.wrong("overlooked") from None
+            if board.is_given:  # it joins for its readers, so the inbox must be at fault
+                raise EXERCISE.wrong("sleeps-on") from None
+            raise
+        if told != ("tea", 3):
             raise EXERCISE.wrong("wrong-pair", f"it returned {_word(told)}")
 
 
@@ -407,10 +428,25 @@ async def _or_lost(board: _Board, reader: _Reader, due: set[str]) -> tuple[Any, 
     """Take what must be there; if nothing comes, a product more tells whether it is lost."""
     try:
         return await reader.once("product-lost")
-    except Wrong:
-        board.publish("bread", 1)
-        product, _ = await reader.once("sleeps-on")
-        raise EXERCISE.wrong("sleeps-on" if product in due else "product-lost") from None
+    except Wrong as refused:
+        if refused.mistake.name == "product-lost" and await _still_there(board, reader, due):
+            raise EXERCISE.wrong("sleeps-on") from None
+        raise
+
+
+async def _still_there(board: _Board, reader: _Reader, due: set[str]) -> bool:
+    """Return whether ``reader`` gets news of ``due`` once another product has woken it.
+
+    Two takes wait for it, so that one of them finds what is due in whichever order it comes.
+    """
+    waiting = [asyncio.ensure_future(reader.once("sleeps-on")) for _ in range(2)]
+    await asyncio.sleep(ms(2))
+    board.publish("bread", 1)
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    for each in told:
+        if isinstance(each, Exception):
+            let_go(each)
+    return any(isinstance(each, tuple) and each[0] in due for each in told)
 
 
 async def _order(board: _Board) -> None:
