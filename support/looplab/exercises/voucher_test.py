@@ -200,7 +200,7 @@ async def _error_of(
 
     async def trial() -> BaseException | None:
         transport = ASGITransport(_service(redeem), raise_app_exceptions=False)
-        hooks = {"response": [note]}
+        hooks: dict[str, list[Callable[..., Any]]] = {"response": [note]}
         async with AsyncClient(
             transport=transport, base_url="http://vouchers", event_hooks=hooks
         ) as client:
