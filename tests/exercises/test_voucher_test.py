@@ -83,7 +83,6 @@ FAIL = """
 
 RIGHT = (
     ("gather, sorted by code", answer(GATHER)),
-    ("gather, all sorted", answer(changed(GATHER, (LOOP, BOTH)))),
     ("a group for each code", answer(GROUP)),
     ("two at a time with wait_for", answer(WAIT_FOR)),
     ("an error of its own", answer(RAISES)),
@@ -184,6 +183,32 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "misses-other-code",
     ),
     (
+        "it sorts the statuses of both codes together",
+        answer(changed(GATHER, (LOOP, BOTH))),
+        "mixes-the-codes",
+    ),
+    (
+        "it sorts two requests for each code together",
+        answer(
+            changed(
+                GATHER,
+                ('["TEA", "CAKE"] * 5', '["TEA", "CAKE"] * 2'),
+                (LOOP, "    assert sorted(statuses) == [200] * 2 + [409] * 2\n"),
+            )
+        ),
+        "mixes-the-codes",
+    ),
+    (
+        "it counts both codes together",
+        answer(
+            changed(
+                GATHER,
+                (LOOP, "    assert (statuses.count(200), statuses.count(409)) == (2, 8)\n"),
+            )
+        ),
+        "mixes-the-codes",
+    ),
+    (
         "it has no deadline",
         answer(changed(GATHER, ("asyncio.timeout(ms(1_500))", "asyncio.timeout(None)"))),
         "never-fails",
@@ -191,6 +216,11 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     (
         "its deadline is a minute",
         answer(changed(GATHER, ("asyncio.timeout(ms(1_500))", "asyncio.timeout(60)"))),
+        "never-fails",
+    ),
+    (
+        "its deadline is the lesson's PATIENCE",
+        "PATIENCE = 20\n\n\n" + answer(changed(GATHER, ("ms(1_500)", "PATIENCE"))),
         "never-fails",
     ),
     (
@@ -286,6 +316,30 @@ async def test_a_hostile_answer_ends_soon_and_leaves_later_checks_whole(
     assert time.monotonic() - began < 3 * AT_MOST
     good = written("18", answer(GATHER))["test_voucher"]
     assert (await check_voucher_test(good, limit=AMPLE)).passed
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (("ms(1_500)", "20"), "PATIENCE from the lesson, 20 seconds, is too long here."),
+        (
+            ('f"/redeem/{code}"', '"/cups"'),
+            "(one that answers at once: it answered 404 (10 times))",
+        ),
+        (
+            ("[200] + [409]", "[200] + [410]"),
+            "(one that answers at once: it answered 200 (2 times) and 409 (8 times))",
+        ),
+        (("        assert sorted(", "        assert ("), "(one where the last to ask wins)"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+async def test_a_hint_says_what_the_learner_needs_to_find_the_line(
+    edit: tuple[str, str], told: str, written: Written
+) -> None:
+    test = written("18", answer(changed(GATHER, edit)))["test_voucher"]
+    verdict = await check_voucher_test(test, limit=AMPLE)
+    assert told in verdict.message
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:

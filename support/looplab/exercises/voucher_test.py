@@ -7,12 +7,13 @@ fail on the second, in time.
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import pytest
 from fastapi import FastAPI, HTTPException
-from httpx import ASGITransport, AsyncClient
+from httpx import ASGITransport, AsyncClient, Response
 
 from looplab.exercises.checking import check, require_function
 from looplab.exercises.error_text import leaves
@@ -69,10 +70,17 @@ EXERCISE = Exercise(
             "up, CAKE is refused. Ask for both.",
         ),
         Mistake(
+            "mixes-the-codes",
+            "compares the statuses of both vouchers in one list",
+            "Your test passes on a service that gives TEA to two who ask, and CAKE to nobody. "
+            "Together these are two 200 as well. Compare the statuses of each voucher separately.",
+        ),
+        Mistake(
             "never-fails",
-            "has no time limit, so that a service that hangs holds up the whole suite",
-            "One wrong service never answers, and your test waits with it. In CI that costs an "
-            "hour and shows no line. Put a deadline around the waiting, and let it fail.",
+            "has no time limit, or one beyond the check's patience, such as the lesson's PATIENCE",
+            "One wrong service never answers, and your test waits with it, longer than the check "
+            "does. Put a deadline of ms(2_000) or less around the waiting, and let it fail. "
+            "PATIENCE from the lesson, 20 seconds, is too long here.",
         ),
         Mistake(
             "gives-up-early",
@@ -116,7 +124,7 @@ async def _judge(sandbox: Sandbox, *, test: Any) -> str:
     for mistake, told, service in (
         ("fails-the-right", "one that answers at once", _right_at_once),
         ("fails-the-right", "one that takes 60 ms", _right_slow),
-        ("expects-the-first", "one that serves the last who asks first", _last_first()),
+        ("expects-the-first", "one where the last to ask wins", _last_first()),
     ):
         await _passes(sandbox, test, service, mistake, told)
     for mistake, service in (
@@ -125,14 +133,15 @@ async def _judge(sandbox: Sandbox, *, test: Any) -> str:
         ("misses-nobody", _gives_never),
         ("misses-errors", _fails_the_late),
         ("misses-other-code", _gives_one_in_all),
+        ("mixes-the-codes", _gives_two_for_tea),
     ):
         if not await _fails(sandbox, test, service):
             raise EXERCISE.wrong(mistake)
     if not await _fails(sandbox, test, _hangs):
         raise EXERCISE.wrong("never-fails", "it passed on a service that never answers")
     return (
-        "It passes on three right services and fails on six wrong ones, each in time. Few tests "
-        "in production could say that of themselves."
+        "It passes on three right services and fails on seven wrong ones, each in time. Few "
+        "tests in production could say that of themselves."
     )
 
 
@@ -140,7 +149,8 @@ async def _passes(
     sandbox: Sandbox, test: Callable[..., Any], redeem: Redeem, mistake: str, told: str
 ) -> None:
     """Return if the test passes on this right service. Raises Wrong, ``mistake``, if it doesn't."""
-    error = await _error_of(sandbox, test, redeem)
+    statuses: list[int] = []
+    error = await _error_of(sandbox, test, redeem, statuses)
     if error is None:
         return
     kinds = [type(leaf) for leaf in leaves(error)]
@@ -150,7 +160,17 @@ async def _passes(
     if not any(issubclass(kind, (AssertionError, FAILED)) for kind in kinds):
         raise blame(error)
     let_go(error)
+    if mistake == "fails-the-right":
+        told += f": {_told(statuses)}"
     raise EXERCISE.wrong(mistake, told)
+
+
+def _told(statuses: list[int]) -> str:
+    """Return how often each status came, in words."""
+    if not statuses:
+        return "it was asked nothing"
+    counts = Counter(statuses).items()
+    return "it answered " + " and ".join(f"{status} ({times} times)" for status, times in counts)
 
 
 async def _fails(sandbox: Sandbox, test: Callable[..., Any], redeem: Redeem) -> bool:
@@ -163,16 +183,27 @@ async def _fails(sandbox: Sandbox, test: Callable[..., Any], redeem: Redeem) -> 
 
 
 async def _error_of(
-    sandbox: Sandbox, test: Callable[..., Any], redeem: Redeem
+    sandbox: Sandbox,
+    test: Callable[..., Any],
+    redeem: Redeem,
+    statuses: list[int] | None = None,
 ) -> BaseException | None:
-    """Return what the test raises on a service, None if it passes.
+    """Return what the test raises on a service, None if it passes; ``statuses`` grows by what came.
 
     Raises Wrong when it does something else than that: hangs, exits, cancels itself, leaves a task.
     """
 
+    came = [] if statuses is None else statuses
+
+    async def note(answer: Response) -> None:
+        came.append(answer.status_code)
+
     async def trial() -> BaseException | None:
         transport = ASGITransport(_service(redeem), raise_app_exceptions=False)
-        async with AsyncClient(transport=transport, base_url="http://vouchers") as client:
+        hooks: dict[str, list[Callable[..., Any]]] = {"response": [note]}
+        async with AsyncClient(
+            transport=transport, base_url="http://vouchers", event_hooks=hooks
+        ) as client:
             running = asyncio.ensure_future(require_awaitable(test(client)))
             done, _ = await asyncio.wait({running}, timeout=ms(HANGS))
             if not done:
@@ -260,6 +291,12 @@ async def _fails_the_late(code: str, used: set[str]) -> None:
 
 async def _gives_one_in_all(code: str, used: set[str]) -> None:
     _take("any", used)
+
+
+async def _gives_two_for_tea(code: str, used: set[str]) -> None:
+    if code == "CAKE":
+        raise HTTPException(409, "used up")
+    _take("TEA, once" if "TEA, once" not in used else "TEA, twice", used)
 
 
 async def _hangs(code: str, used: set[str]) -> None:
