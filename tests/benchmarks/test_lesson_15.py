@@ -25,7 +25,7 @@ async def test_orders_wait_for_invoices_in_groups_of_two_unless_the_session_is_l
     names_of: Any, figures: Any
 ) -> None:
     desk = await FrontDesk.open(invoice=INVOICE)
-    names = names_of("15", ("naive-session", "naive-app", "pattern-app"), desk=desk, **GIVEN)
+    names = names_of("15", ("naive-app", "pattern-app"), desk=desk, **GIVEN)
     brief = Annotated[AsyncSession, Depends(names["get_session"], scope="function")]
 
     async def let_go_first(session: brief, tasks: BackgroundTasks) -> Any:

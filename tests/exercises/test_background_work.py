@@ -358,6 +358,19 @@ async def test_a_wrong_answer_gets_its_own_hint_within_six_seconds(mistake: str,
     assert time.monotonic() - began < 6
 
 
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("a note before the letter", "killed after notes.write"),
+        ("a note before the charge", "killed after notes.write"),
+    ],
+)
+async def test_the_verdict_says_at_which_call_the_job_was_killed(name: str, where: str) -> None:
+    verdict = await check_settle_again(job_of(WRONG[name][1]))
+    assert where in verdict.message
+    assert "point" not in verdict.message
+
+
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
     made = {one for mistake, _ in WRONG.values() for one in mistake.split(" or ")}
     assert {mistake.name for mistake in EXERCISE.mistakes} <= made

@@ -39,7 +39,8 @@ PATIENCE = 30  # seconds that a job may take on a busy machine
 
 @pytest.fixture
 async def background(cells_of: Callable[[str], Any]) -> dict[str, Any]:
-    names = await cells_of("15").define("setup", "background-class", "background-lifespan")
+    cells = ("setup", "background-job", "background-class", "background-lifespan")
+    names = await cells_of("15").define(*cells)
     names["log"] = logging.getLogger("shop")
     names["reports"] = Reports("shop")
     return names
@@ -87,15 +88,16 @@ def bare(function: ast.AST) -> str:
 
 
 @pytest.mark.parametrize(
-    ("cell", "name"),
+    ("lesson", "cell", "name"),
     [
-        ("queue-broker", "make_broker"),
-        ("queue-job", "settle_with_new_keys"),
-        ("twice-job", "settle"),
+        ("15", "queue-broker", "make_broker"),
+        ("15", "queue-job", "settle_with_new_keys"),
+        ("15", "twice-job", "settle"),
+        ("15_deeper", "told-results", "make_results"),
     ],
 )
-def test_what_the_worker_does_is_what_the_lesson_shows(cell: str, name: str) -> None:
-    notebook = read_notebook(Project.here().lesson("15").path)
+def test_what_the_worker_does_is_what_the_lesson_shows(lesson: str, cell: str, name: str) -> None:
+    notebook = read_notebook(Project.here().lesson(lesson).path)
     source = next(one["source"] for one in notebook["cells"] if one["id"] == cell)
     shown = next(one for one in ast.walk(ast.parse(source)) if getattr(one, "name", "") == name)
     run = ast.parse(inspect.getsource(getattr(settling, name))).body[0]
@@ -125,6 +127,50 @@ async def test_ten_jobs_wait_for_slots_and_one_that_hangs_is_given_up(
         jobs.start(asyncio.Event().wait)
     assert most == 2
     assert background["reports"].errors == [TimeoutError]
+
+
+@pytest.mark.parametrize(("at_most", "taken"), [(100, 100), (300, 300)])
+async def test_of_three_hundred_jobs_each_is_done_or_refused_and_none_is_lost_in_silence(
+    background: dict[str, Any], at_most: int, taken: int
+) -> None:
+    done: list[int] = []
+    refused: list[int] = []
+
+    async def works(number: int) -> None:
+        await asyncio.sleep(0.1)
+        done.append(number)
+
+    background["ms"] = lambda _: 1.0  # ten of the fifteen rounds that three hundred jobs take
+    async with asyncio.TaskGroup() as group:
+        jobs = background["Background"](group, at_most=at_most)
+        for number in range(300):
+            try:
+                jobs.start(works, number)
+            except RuntimeError:
+                refused.append(number)
+    assert background["reports"].lines == []
+    assert (len(done), len(refused)) == (taken, 300 - taken)
+    assert sorted(done + refused) == list(range(300))
+
+
+async def test_the_place_of_a_job_that_has_ended_is_free_again_however_it_ended(
+    background: dict[str, Any],
+) -> None:
+    async def fails() -> None:
+        raise LookupError
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    background["ms"] = lambda _: 0.1
+    async with asyncio.TaskGroup() as group:
+        jobs = background["Background"](group, at_most=1)
+        for job in (fails, cancelled, asyncio.Event().wait, fails):
+            jobs.start(job)
+            with pytest.raises(RuntimeError, match="too many background jobs"):
+                jobs.start(fails)
+            await until(lambda: not jobs._jobs)
+    assert background["reports"].errors == [LookupError, TimeoutError, LookupError]
 
 
 async def test_a_job_that_cancels_itself_takes_no_other_with_it(background: dict[str, Any]) -> None:
@@ -212,7 +258,7 @@ async def test_while_an_invoice_is_mailed_a_connection_is_held_unless_the_sessio
     cells = cells_of("15")
     names = await cells.run("setup")
     names["desk"] = desk = await FrontDesk.open(invoice=0.2)
-    await cells.run("naive-session", "pattern-app")
+    await cells.run("naive-app", "pattern-app")
     brief = Depends(names["get_session"], scope="function")
     names["Brief"] = names["Annotated"][names["AsyncSession"], brief]
     await cells.define("compare")
@@ -328,18 +374,38 @@ async def test_a_job_that_hangs_is_ended_by_its_time_out_and_tried_three_times(
         assert len(office.bank.charges) <= 1
 
 
+async def test_jobs_that_were_aged_look_abandoned_and_those_that_wait_are_left_alone(
+    each_redis: str, open_office: Callable[..., Any]
+) -> None:
+    office = await open_office(workers=0)
+    async with jobs_of(office) as broker:
+        for order in ("ada", "bob", "cyd"):
+            await kiq(broker, "settle", order, 1)
+        taken = await office.read_jobs(office.queue, count=2)
+        assert await office.age_jobs(seconds=300) == 2
+        async with redis.asyncio.Redis.from_url(office.redis_url) as client:
+            out = await client.xpending_range(office.queue, "taskiq", "-", "+", 10, idle=299_000)
+    assert [job["message_id"] for job in out] == taken
+
+
 @pytest.fixture
 async def shipped(
     cells_of: Callable[[str], Any], open_office: Callable[..., Any]
 ) -> dict[str, Any]:
-    """The lesson's shipped app, and an office with one worker at work, which none takes over."""
+    """The second helping's app with the lesson's job, and an office with one worker at work."""
     office = await open_office(workers=1, given_up_after=60)
     broker = settling.make_broker(office.redis_url, office.queue)
     settling.register_jobs(broker)
-    cells = cells_of("15")
+
+    class Settle:  # the app sends an order's number alone
+        @staticmethod
+        async def kiq(order_id: str) -> Any:
+            return await kiq(broker, "settle", order_id, 1_999)
+
+    cells = cells_of("15_deeper")
     names = await cells.define("setup")
-    names.update(broker=broker, settle=broker.find_task("settle"), office=office)
-    await cells.run("ship-app")
+    names.update(broker=broker, results=broker.result_backend, settle_order=Settle, office=office)
+    await cells.run("told-app", "told-post")
     await office.workers[0].begin()
     return names
 
@@ -348,7 +414,7 @@ async def test_the_shipped_app_takes_an_order_twice_and_charges_it_once(
     shipped: dict[str, Any],
 ) -> None:
     office, broker = shipped["office"], shipped["broker"]
-    async with in_process(shipped["app"]) as client:
+    async with in_process(shipped["api"]) as client:
         sent = [office.result_of(client, broker, "pia") for _ in range(3)]
         results = await asyncio.gather(*sent)
     assert [result.is_err for result in results] == [False] * 3
@@ -360,7 +426,7 @@ async def test_an_order_that_the_bank_refuses_has_a_result_that_says_so(
 ) -> None:
     office, broker = shipped["office"], shipped["broker"]
     office.bank.fault("ray", failure=True)
-    async with in_process(shipped["app"]) as client:
+    async with in_process(shipped["api"]) as client:
         assert (await office.result_of(client, broker, "ray")).is_err
     assert office.bank.failures == 3
 
@@ -387,7 +453,7 @@ async def telling(
     cells = cells_of("15_deeper")
     names = await cells.define("setup")
     names["office"] = await open_office(workers=0)
-    await cells.run("told", "told-post", "told-get")
+    await cells.run("told", "told-app", "told-post", "told-get")
     yield names
     await names["broker"].shutdown()
 
@@ -532,14 +598,14 @@ async def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPat
     await worker.kill()
 
 
-@pytest.mark.redis
-@pytest.mark.skipif(os.name == "nt", reason="taskiq's own command is asked to stop by SIGTERM")
-async def test_taskiqs_own_command_runs_the_lessons_broker(
+@pytest.fixture
+async def commanded(
     redis_server: str,
     tmp_path: Path,
     open_office: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> AsyncGenerator[tuple[BackOffice, subprocess.Popen[str]]]:
+    """An office, and a worker of it that was started by taskiq's own command."""
     monkeypatch.setenv(URL_VARIABLE, redis_server)
     office = await open_office(workers=0)
     (tmp_path / "tasks.py").write_text(
@@ -551,10 +617,46 @@ async def test_taskiqs_own_command_runs_the_lessons_broker(
     command = [sys.executable, "-m", "taskiq", "worker", "tasks:broker", "--workers", "1"]
     environment = os.environ | {"BANK_URL": addresses["bank"], "MAILER_URL": addresses["mailer"]}
     worker = started(command, tmp_path, dict(environment))
-    try:
-        async with jobs_of(office) as broker:
-            job = await kiq(broker, "settle", "ada", 1)
-            assert (await job.wait_result(timeout=PATIENCE)).return_value == 1
-    finally:
+    yield office, worker
+    office.mailer.release()
+    worker.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(worker.communicate)
+
+
+by_signal = pytest.mark.skipif(
+    os.name == "nt", reason="taskiq's own command is asked to stop by SIGTERM"
+)
+
+
+@by_signal
+@pytest.mark.redis
+async def test_taskiqs_own_command_runs_the_lessons_broker(
+    commanded: tuple[BackOffice, subprocess.Popen[str]],
+) -> None:
+    office, _ = commanded
+    async with jobs_of(office) as broker:
+        job = await kiq(broker, "settle", "ada", 1)
+        assert (await job.wait_result(timeout=PATIENCE)).return_value == 1
+
+
+@by_signal
+@pytest.mark.redis
+async def test_a_worker_that_is_asked_to_stop_ends_its_job_first_and_takes_no_other(
+    commanded: tuple[BackOffice, subprocess.Popen[str]],
+) -> None:
+    office, worker = commanded
+    async with jobs_of(office) as broker:
+        office.mailer.hang = True
+        in_hand = await kiq(broker, "settle", "ada", 1)
+        await until(lambda: office.mailer.in_flight == 1)
         worker.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(worker.communicate)
+        await asyncio.sleep(3)  # a read of the queue lasts for two
+        late = await kiq(broker, "settle", "bob", 1)
+        await asyncio.sleep(1)
+        assert worker.poll() is None
+        office.mailer.hang = False
+        office.mailer.release()
+        assert not (await in_hand.wait_result(timeout=PATIENCE)).is_err
+        await asyncio.to_thread(worker.wait, PATIENCE)
+        assert not await late.is_ready()
+    assert [order.order_id for order in office.bank.charges] == ["ada"]

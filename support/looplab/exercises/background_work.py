@@ -204,6 +204,8 @@ class _Attempt:
     world: _World
     number: str
     kill_at: int | None = None
+    killed: str = ""
+    """Where it was killed, such as "after mailer.send"."""
     order: _Order = field(init=False)
     points: int = 0
     calls: int = 0
@@ -220,22 +222,24 @@ class _Attempt:
         bank, mailer, notes = _Bank(self), _Mailer(self), _Notes(self)
         return await require_awaitable(self.job(self.order, bank, mailer, notes))
 
-    async def point(self) -> None:
+    async def point(self, where: str) -> None:
         """Stop here for ever if the attempt is to be killed here, or has been."""
         killed = self.points == self.kill_at
         self.points += 1
+        if killed:
+            self.killed = where
         if killed or self.cut.happened:
             await self.cut.here()
 
-    async def call(self, effect: Callable[[], Any]) -> Any:
-        """Have the effect between two points."""
+    async def call(self, name: str, effect: Callable[[], Any]) -> Any:
+        """Have the effect of the call of that name between two points."""
         self.calls += 1
         if self.calls > MOST_CALLS:
             await self.cut.here(EXERCISE.wrong("too-many-calls", f"{MOST_CALLS} calls"))
-        await self.point()
+        await self.point(f"before {name}")
         await asyncio.sleep(0)
         outcome = effect()
-        await self.point()
+        await self.point(f"after {name}")
         return outcome
 
     async def require(self, given: object, kind: type, what: str) -> None:
@@ -262,7 +266,7 @@ class _Bank:
                 world.steps.append(("charge", str(order.id)))
             return [*world.charged].index(text) + 1
 
-        return await attempt.call(effect)
+        return await attempt.call("bank.charge", effect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +282,7 @@ class _Mailer:
                 raise _RefusedError("the mailer refuses")
             world.steps.append(("letter", str(order.id)))
 
-        await attempt.call(effect)
+        await attempt.call("mailer.send", effect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +292,7 @@ class _Notes:
     async def has(self, text: Any = None) -> bool:
         attempt, notes = self._attempt, self._attempt.world.notes
         await attempt.require(text, str, "has")
-        return await attempt.call(lambda: str(text) in notes)
+        return await attempt.call("notes.has", lambda: str(text) in notes)
 
     async def write(self, text: Any = None) -> None:
         attempt, world = self._attempt, self._attempt.world
@@ -298,7 +302,7 @@ class _Notes:
             world.notes.add(str(text))
             world.steps.append(("note", str(attempt.order.id)))
 
-        await attempt.call(effect)
+        await attempt.call("notes.write", effect)
 
 
 def _account(world: _World, number: str, *, letters: int = 1, keys: str = "") -> None:
@@ -381,14 +385,18 @@ async def _is_killed_everywhere(job: Callable[..., Any]) -> None:
 async def _is_killed(job: Callable[..., Any], *points: int) -> None:
     """Kill one attempt after another at these points, then let one come to its end."""
     world, number, again = _World(), "order-12", 0
+    places: list[str] = []
     for point in points:
         before = len(world.steps)
+        attempt = _Attempt(job, world, number, kill_at=point)
         with contextlib.suppress(WasCutOff):
-            await _Attempt(job, world, number, kill_at=point).run()
+            await attempt.run()
+        if attempt.killed:
+            places.append(attempt.killed)
         # a letter that left and could not be noted any more may leave again
         again += [what for what, _ in world.steps[before:]][-1:] == ["letter"]
     await _Attempt(job, world, number).run()
-    where = "killed at point " + " and ".join(str(point + 1) for point in points)
+    where = f"killed {', then killed again '.join(places)}" if places else "done again"
     _account(world, number, letters=1 + again, keys=where)
 
 

@@ -1,7 +1,8 @@
 """Lesson 15's job, which a worker process does: charge an order, then mail its invoice.
 
-`make_broker`, `settle_with_new_keys` and `settle` stand in the lesson as well, where an app and its
-worker would import one module; a test holds them against the lesson's cells. Run as a module, this
+`make_results`, `make_broker`, `settle_with_new_keys` and `settle` stand in the lesson or its second
+helping as well, where an app and its worker would import one module; a test holds them against the
+cells. Run as a module, this
 file is the worker: it takes no job until its standard input says so, and ends when that is closed,
 or after `LIFETIME`, so that no lesson can leave it behind for long. It imports neither lab nor
 shop, which would make it slower to start.
@@ -61,15 +62,19 @@ async def _post(
 # ---------------------------------------------------------------- what the lesson's cells hold
 
 
+def make_results(url: str, queue: str) -> RedisAsyncResultBackend[Any]:
+    """Return where the results of a queue's jobs are kept: in Redis, as JSON, for a day."""
+    return RedisAsyncResultBackend(
+        url, result_ex_time=86400, serializer=JSONSerializer(), prefix_str=queue
+    )
+
+
 def make_broker(url: str, queue: str = "jobs", given_up_after: float = 300) -> RedisStreamBroker:
     """Return the broker: jobs in a stream of Redis, results for a day, three attempts for each.
 
     A job that a worker has had for longer than `given_up_after` seconds, and has not finished, is
     given to another one.
     """
-    results = RedisAsyncResultBackend(
-        url, result_ex_time=86400, serializer=JSONSerializer(), prefix_str=queue
-    )
     broker = RedisStreamBroker(
         url,
         queue_name=queue,
@@ -77,7 +82,8 @@ def make_broker(url: str, queue: str = "jobs", given_up_after: float = 300) -> R
         xread_count=1,
         idle_timeout=int(given_up_after * 1_000),
     )
-    retries = SmartRetryMiddleware(default_retry_count=3, default_delay=0)
+    retries = SmartRetryMiddleware(default_retry_label=True, default_delay=0)
+    results = make_results(url, queue)
     return broker.with_result_backend(results).with_middlewares(retries)
 
 
@@ -97,9 +103,8 @@ async def settle(order_id: str, amount: int) -> int:
 
 def register_jobs(broker: AsyncBroker) -> None:
     """Make both jobs known to the broker, as the lesson's cells do."""
-    settings: dict[str, Any] = {"retry_on_error": True, "timeout": 60}
-    broker.task("settle_with_new_keys", **settings)(settle_with_new_keys)
-    broker.task("settle", **settings)(settle)
+    broker.task("settle_with_new_keys", timeout=60)(settle_with_new_keys)
+    broker.task("settle", timeout=60)(settle)
 
 
 # ---------------------------------------------------------------- the worker process
