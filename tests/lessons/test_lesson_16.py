@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from fastapi import Depends, FastAPI
 from sqlalchemy import event, exc, func, make_url, select, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
 from looplab.lab import get, in_process, serve
@@ -31,8 +31,34 @@ async def shipped(cells_of: Any) -> AsyncGenerator[dict[str, Any]]:
     lesson = cells_of("16")
     names = await lesson.define("setup")
     shop = await open_pool(5)
-    names.update(shop=shop, seats=Seats(), carrier=Carrier(answers_at=1), first_user=FIRST_USER)
-    await lesson.run("ship-duplicate", "ship-session", "ship-lifespan", "ship-app")
+    seats = Seats()
+
+    def check_foreign_keys(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA foreign_keys = 1")  # as PostgreSQL does without being told
+
+    def watched_engine(*args: Any, **options: Any) -> AsyncEngine:
+        engine = create_async_engine(*args, **options)
+        seats.watch(engine)
+        event.listen(engine.sync_engine, "connect", check_foreign_keys)
+        return engine
+
+    names.update(shop=shop, seats=seats, carrier=Carrier(answers_at=1), first_user=FIRST_USER)
+    names.update(create_async_engine=watched_engine)
+    await lesson.run("ship-session", "ship-lifespan", "ship-app")
+    yield names
+    await shop.close()
+
+
+@pytest.fixture
+async def sent_again(cells_of: Any) -> AsyncGenerator[dict[str, Any]]:
+    """The names of the second helping's service whose orders may be sent twice."""
+    lesson = cells_of("16_deeper")
+    names = await lesson.define("setup")
+    shop = await open_pool(2)
+    async with shop.session() as session:
+        users = await session.scalars(select(User.id).limit(2))
+    names.update(shop=shop, carrier=Carrier(answers_at=1), users=[str(user) for user in users])
+    await lesson.run("again-duplicate", "again-session", "again-app")
     yield names
     await shop.close()
 
@@ -71,32 +97,68 @@ async def test_an_order_is_there_when_the_answer_is(shipped: dict[str, Any]) -> 
             assert await orders_in(shipped) == before + 1
 
 
-async def test_the_same_order_twice_at_once_is_saved_once(shipped: dict[str, Any]) -> None:
+async def test_the_same_order_again_is_saved_once(shipped: dict[str, Any]) -> None:
     before = await orders_in(shipped)
-    shipped["carrier"] = Carrier(answers_at=2)
     path = f"/orders/{new_id()}"
-    async with serve(shipped["service"]) as server, server.client() as client:
-        answers = await asyncio.gather(client.put(path), client.put(path))
-    assert sorted(answer.status_code for answer in answers) == [201, 409]
-    assert await orders_in(shipped) == before + 1
-
-
-async def test_only_a_duplicate_is_a_conflict_and_any_other_fault_of_the_row_is_ours(
-    shipped: dict[str, Any],
-) -> None:
-    before = await orders_in(shipped)
-    shipped["carrier"] = Carrier(answers_at=1, price=cast("int", None))  # NOT NULL
     async with in_process(shipped["service"], raise_errors=False) as client:
-        answer = await client.put(f"/orders/{new_id()}")
-        shipped["carrier"] = Carrier(answers_at=1)
-        assert (await client.put(f"/orders/{new_id()}")).status_code == 201
-    assert answer.status_code == 500
+        answers = [(await client.put(path)).status_code for _ in range(2)]
+    assert answers == [201, 500]
     assert await orders_in(shipped) == before + 1
     assert shipped["seats"].taken == 0
 
 
+async def test_a_user_who_leaves_while_the_carrier_is_asked_reads_500(
+    shipped: dict[str, Any],
+) -> None:
+    before = await orders_in(shipped)
+    carrier = shipped["carrier"] = Carrier(answers_at=2)
+    async with in_process(shipped["service"], raise_errors=False) as client:
+        order = asyncio.create_task(client.put(f"/orders/{new_id()}"))
+        async with asyncio.timeout(20):
+            await until(lambda: carrier.inside == 1)
+        async with shipped["shop"].session() as session:
+            await session.delete(await session.scalar(FIRST_USER))
+            await session.commit()
+        await carrier.ask()
+        assert (await order).status_code == 500
+    assert await orders_in(shipped) <= before
+
+
+async def test_an_order_that_was_sent_again_is_saved_once_and_belongs_to_one_user(
+    sent_again: dict[str, Any],
+) -> None:
+    before = await orders_in(sent_again)
+    carrier = sent_again["carrier"] = Carrier(answers_at=3)
+    path, (ada, bob) = f"/{new_id()}", sent_again["users"]
+    async with serve(sent_again["order_service"]) as server, server.client() as client:
+        calls = [client.put(path, params={"user_id": ada}) for _ in range(3)]
+        first = sorted(answer.status_code for answer in await asyncio.gather(*calls))
+        again = await client.put(path, params={"user_id": ada})
+        other = await client.put(path, params={"user_id": bob})
+    assert first == [201, 409, 409]
+    assert (again.status_code, again.json()) == (200, {"total": carrier.price})
+    assert other.status_code == 409
+    assert carrier.asked == 3
+    assert await orders_in(sent_again) == before + 1
+
+
+async def test_only_a_duplicate_is_a_conflict_and_any_other_fault_of_the_row_is_ours(
+    sent_again: dict[str, Any],
+) -> None:
+    before = await orders_in(sent_again)
+    params = {"user_id": sent_again["users"][0]}
+    sent_again["carrier"] = Carrier(answers_at=1, price=cast("int", None))  # NOT NULL
+    async with in_process(sent_again["order_service"], raise_errors=False) as client:
+        answer = await client.put(f"/{new_id()}", params=params)
+        sent_again["carrier"] = Carrier(answers_at=1)
+        assert (await client.put(f"/{new_id()}", params=params)).status_code == 201
+        stranger = await client.put(f"/{new_id()}", params={"user_id": str(new_id())})
+    assert (answer.status_code, stranger.status_code) == (500, 500)
+    assert await orders_in(sent_again) == before + 1
+
+
 async def test_on_postgres_a_duplicate_is_told_from_a_missing_user_and_a_missing_price(
-    shipped: dict[str, Any], postgres_server: str
+    sent_again: dict[str, Any], postgres_server: str
 ) -> None:
     url = make_url(postgres_server).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(url)
@@ -118,21 +180,27 @@ async def test_on_postgres_a_duplicate_is_told_from_a_missing_user_and_a_missing
             savepoint = await connection.begin_nested()
             with pytest.raises(exc.IntegrityError) as caught:
                 await connection.execute(text(f"INSERT INTO orders VALUES ({row})"))
-            told[what] = shipped["is_duplicate"](caught.value)
+            told[what] = sent_again["is_duplicate"](caught.value)
             await savepoint.rollback()
     await engine.dispose()
     assert told == {"same": True, "user": False, "price": False}
 
 
-async def test_orders_that_are_refused_do_not_eat_the_pool(shipped: dict[str, Any]) -> None:
-    path = f"/orders/{new_id()}"
+async def test_orders_that_are_refused_do_not_eat_the_pool(sent_again: dict[str, Any]) -> None:
+    ada, bob = sent_again["users"]
+    sent_again["carrier"] = Carrier(answers_at=2)
+    path = f"/{new_id()}"
     gc.disable()  # it would give back what a session has forgotten
     try:
-        async with in_process(shipped["service"]) as client, asyncio.timeout(20):
-            answers = [(await client.put(path)).status_code for _ in range(6)]
+        async with in_process(sent_again["order_service"]) as client, asyncio.timeout(20):
+            calls = [client.put(path, params={"user_id": ada}) for _ in range(2)]
+            pair = [answer.status_code for answer in await asyncio.gather(*calls)]
+            strangers = [await client.put(path, params={"user_id": bob}) for _ in range(5)]
     finally:
         gc.enable()
-    assert answers == [201] + [409] * 5
+    assert sorted(pair) == [201, 409]
+    assert [answer.status_code for answer in strangers] == [409] * 5
+    assert sent_again["shop"].checked_out == 0
 
 
 async def test_a_commit_that_fails_is_no_201(shipped: dict[str, Any]) -> None:
@@ -280,6 +348,54 @@ async def test_a_place_that_is_limited_is_given_back_by_a_request_that_fails(
         assert (await burst(app, "/", 8)).failed == 8
         failing = False
         assert (await burst(app, "/", 8)).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "bypasses"),
+    [("Db", "Few", True), ("Few", "Db", False), ("Few", "Few", False)],
+)
+async def test_the_first_asker_of_a_request_decides_whether_the_limit_counts_it(
+    first: str, second: str, bypasses: bool
+) -> None:
+    inside = peak = 0
+
+    async def counted() -> AsyncGenerator[object]:
+        nonlocal inside, peak
+        inside += 1
+        peak = max(peak, inside)
+        await asyncio.sleep(0.01)
+        yield object()
+        inside -= 1
+
+    names = {"Db": Depends(counted), "Few": Depends(counted, max_concurrency=2)}
+    app = FastAPI()
+
+    @app.get("/")
+    async def page(one: Annotated[Any, names[first]], other: Annotated[Any, names[second]]) -> bool:
+        return one is other
+
+    async with in_process(app) as client:
+        answers = await asyncio.gather(*[client.get("/") for _ in range(6)])
+    assert [answer.json() for answer in answers] == [True] * 6
+    assert (peak > 2) is bypasses
+
+
+@pytest.mark.parametrize(
+    ("options", "status"), [({}, 201), ({"scope": "function"}, 500)], ids=["late", "early"]
+)
+async def test_the_log_names_what_the_commit_failed_of_whatever_the_client_reads(
+    options: dict[str, Any], status: int, cells_of: Any
+) -> None:
+    lesson = cells_of("16")
+    names = await lesson.define("setup")
+    async with await open_pool(1) as names["shop"]:
+        await lesson.run("breaks-commit")
+        async with serve(names["app_with"](**options)) as server, server.client() as client:
+            answer = await client.post("/orders")
+    assert answer.status_code == status
+    (error,) = server.errors
+    assert isinstance(error, exc.IntegrityError)
+    assert "FOREIGN KEY" in str(error.orig)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from looplab.lab import get, in_process, post, serve, show_table
+from looplab.lab import get, in_process, post, show_table
 from looplab.lab.compare import milliseconds
 
 
@@ -84,20 +84,6 @@ async def at_once(app: Starlette, path: str, requests: int, method: str = "GET")
     return [answer.status_code for answer in await asyncio.gather(*calls)]
 
 
-async def answer_and_log(app: Starlette, path: str = "/orders") -> tuple[int, str]:
-    """Send a POST for ``path`` to ``app`` on a real server.
-
-    Returns the status that the client reads and the error in the server's log, by its type and what
-    it says: of an error of the database, what the driver said. The text is empty where there is no
-    error.
-    """
-    async with serve(app) as server, server.client() as client:
-        answer = await client.post(path)
-    for error in server.errors:
-        return answer.status_code, f"{type(error).__name__}: {getattr(error, 'orig', error)}"
-    return answer.status_code, ""
-
-
 def show_bursts(bursts: dict[str, Burst]) -> None:
     """Show a table with a row for each burst: served, failed, and when the answers came."""
     rows = []
@@ -132,6 +118,7 @@ class Carrier:
 
     Attributes:
         price: what it answers.
+        asked: how many have called so far.
         inside: how many callers wait for it.
         peak: how many waited at once, at most.
     """
@@ -145,6 +132,7 @@ class Carrier:
         if answers_at < 1:
             raise ValueError(f"answers_at is {answers_at!r}; it must be 1 or more")
         self.price = price
+        self.asked = 0
         self.inside = 0
         self.peak = 0
         self._answers_at = answers_at
@@ -152,6 +140,7 @@ class Carrier:
 
     async def ask(self) -> int:
         """Wait until enough callers are inside, and return the price."""
+        self.asked += 1
         self.inside += 1
         self.peak = max(self.peak, self.inside)
         if self.inside >= self._answers_at:
