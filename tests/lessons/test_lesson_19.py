@@ -101,9 +101,9 @@ async def test_a_post_without_a_key_is_repeated_only_after_a_refusal(
 ) -> None:
     supplier = names["supplier"]
     supplier.failure_rate, supplier.failure_status = 1, status
-    to_supplier, post_like = names["to_supplier"], names["ask_once"]
+    to_supplier, attempt = names["to_supplier"], names["ask_once"]
     with pytest.raises(httpx.HTTPStatusError):
-        await names["patiently"](names["nothing_done"], post_like, to_supplier, "/stock/cup")
+        await names["patiently"](names["nothing_done"], attempt, to_supplier, "/stock/cup")
     assert supplier.calls == calls
 
 
