@@ -32,7 +32,7 @@ async def names(cells_of: Callable[[str], Any]) -> Any:
     await lesson.run("pattern-caller", "budget-class", "budget-ask")
     names["budget"] = names["RetryBudget"]()
     await lesson.define("naive-ask", "fix-deadline")
-    await lesson.run("ship-app")
+    await lesson.run("ship-once", "ship-app")
     yield names
     stamina.instrumentation.set_on_retry_hooks(None)
 
@@ -69,6 +69,54 @@ async def test_what_is_retried_is_what_the_table_says(
     names: Any, error: BaseException, retried: bool
 ) -> None:
     assert names["temporary"](error) is retried
+
+
+@pytest.mark.parametrize(
+    ("error", "retried"),
+    [
+        (httpx.ConnectError("nobody listens"), True),
+        (httpx.ConnectTimeout("no connection"), True),
+        (httpx.PoolTimeout("no connection is free"), True),
+        (httpx.ReadTimeout("no answer"), False),
+        (httpx.WriteTimeout("half of it was sent"), False),
+        (httpx.ReadError("it broke"), False),
+        (httpx.WriteError("it broke"), False),
+        (httpx.RemoteProtocolError("it broke"), False),
+        (TimeoutError(), False),
+        (asyncio.CancelledError(), False),
+        (KeyError("a bug"), False),
+    ],
+)
+async def test_a_post_without_a_key_is_repeated_only_if_it_was_never_sent(
+    names: Any, error: BaseException, retried: bool
+) -> None:
+    assert names["nothing_done"](error) is retried
+
+
+@pytest.mark.parametrize(
+    ("status", "calls"), [(404, 1), (500, 1), (502, 1), (504, 1), (429, 3), (503, 3)]
+)
+async def test_a_post_without_a_key_is_repeated_only_after_a_refusal(
+    names: Any, status: int, calls: int
+) -> None:
+    supplier = names["supplier"]
+    supplier.failure_rate, supplier.failure_status = 1, status
+    to_supplier, attempt = names["to_supplier"], names["ask_once"]
+    with pytest.raises(httpx.HTTPStatusError):
+        await names["patiently"](names["nothing_done"], attempt, to_supplier, "/stock/cup")
+    assert supplier.calls == calls
+
+
+async def test_a_late_payment_without_a_key_is_charged_once_by_who_does_not_ask_again(
+    names: Any,
+) -> None:
+    bank = PaymentService(latency=0.3)
+
+    async def pay(client: httpx.AsyncClient) -> Any:
+        return await names["patiently"](names["nothing_done"], names["charge"], client, "ada")
+
+    assert await checkout(bank, pay, patience=0.1) == "ReadTimeout"
+    assert (bank.calls, len(bank.charges)) == (1, 1)
 
 
 async def test_a_bug_and_a_cancellation_are_not_retried(names: Any) -> None:
@@ -216,15 +264,19 @@ async def test_a_supplier_that_hangs_is_a_503_too(names: Any) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 500])
-async def test_what_another_attempt_would_not_change_is_a_502_and_invites_nobody(
+async def test_what_another_attempt_would_not_change_is_a_500_that_nobody_retries(
     names: Any, status: int
 ) -> None:
     supplier = names["supplier"]
     supplier.failure_rate, supplier.failure_status = 1, status
     async with in_process(names["app"]) as client:
         refused = await client.get("/stock/cup")
-    assert (refused.status_code, "Retry-After" in refused.headers) == (502, False)
+    assert (refused.status_code, "Retry-After" in refused.headers) == (500, False)
     assert supplier.calls == 1
+    with pytest.raises(httpx.HTTPStatusError) as error:
+        refused.raise_for_status()
+    assert not names["temporary"](error.value)
+    assert not names["nothing_done"](error.value)
 
 
 async def test_a_crowd_is_counted_and_refuses_what_is_no_number() -> None:
@@ -249,7 +301,7 @@ async def deeper(cells_of: Callable[[str], Any]) -> Any:
     stamina.instrumentation.set_on_retry_hooks(None)
 
 
-@pytest.mark.parametrize("told", ["", "soon", "-1", "3600", "Fri, 31 Dec 1999 23:59:59 GMT", "²"])
+@pytest.mark.parametrize("told", ["", "soon", "-1", "3600", "Fri, 31 Dec 2100 23:59:59 GMT", "²"])
 async def test_what_cannot_be_waited_for_is_not_retried(deeper: Any, told: str) -> None:
     answer = httpx.Response(503, headers=[(b"Retry-After", told.encode())])
     assert deeper["told_to_wait"](answer) is None
@@ -258,8 +310,20 @@ async def test_what_cannot_be_waited_for_is_not_retried(deeper: Any, told: str) 
 async def test_retry_after_is_read_as_a_date_too(deeper: Any) -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=1.9), usegmt=True)
     wait = deeper["told_to_wait"](httpx.Response(503, headers={"Retry-After": soon}))
-    assert wait is None or 0 <= wait < 3
-    assert 1 <= deeper["told_to_wait"](httpx.Response(503, headers={"Retry-After": "1"})) < 3
+    assert 0 <= wait <= 2.2
+    assert 1 <= deeper["told_to_wait"](httpx.Response(503, headers={"Retry-After": "1"})) <= 1.2
+
+
+@pytest.mark.parametrize("ahead", [-3_600, -5, 0, 0.9])
+async def test_a_date_that_is_past_means_that_the_partner_is_ready(
+    deeper: Any, ahead: float
+) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
+    assert 0 <= deeper["told_to_wait"](httpx.Response(503, headers={"Retry-After": date})) <= 1.2
+    request = httpx.Request("GET", "http://supplier")
+    refused = httpx.Response(503, headers={"Retry-After": date}, request=request)
+    error = httpx.HTTPStatusError("", request=request, response=refused)
+    assert deeper["when_to_retry"](error) is not False
 
 
 async def test_a_hedge_leaves_no_call_behind_however_it_ends(deeper: Any) -> None:
@@ -437,7 +501,7 @@ class Busy:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.loop = asyncio.get_running_loop()
-        if scope["type"] != "http" or scope["path"] == "/ready":
+        if scope["type"] != "http" or scope["path"] in {"/live", "/ready"}:
             return await PlainTextResponse("ready")(scope, receive, send)
         self.inside += 1
         self.most = max(self.most, self.inside)
@@ -480,7 +544,8 @@ async def test_two_work_two_wait_and_the_fifth_is_refused_at_once(deeper: Any) -
         refused = await client.post("/works", content=b"x" * 100_000)
         assert (refused.status_code, busy.inside) == (503, 2)
         assert 1 <= int(refused.headers["Retry-After"]) <= 5
-        assert (await client.get("/ready")).text == "ready"
+        for probe in ("/live", "/ready"):
+            assert (await client.get(probe)).text == "ready"
         assert not any(task.done() for task in inside)
         busy.go.set()
         assert [(await task).text for task in inside] == ["answer"] * 4
