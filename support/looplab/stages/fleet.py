@@ -295,9 +295,7 @@ class Fleet(Stage):
         ended = self.workers[name]
         if not ended.alive:
             await ended.kill()
-            self.workers[name] = Worker(
-                name, self._arguments, pause=ended.pause, lease=ended.lease
-            )
+            self.workers[name] = Worker(name, self._arguments, pause=ended.pause, lease=ended.lease)
 
     async def _warm(self, client: httpx.AsyncClient, worker: Worker) -> None:
         address = await worker.address()
