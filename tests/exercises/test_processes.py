@@ -126,6 +126,7 @@ RAISE = '            raise RuntimeError("broken") from None\n'
 AWAY = "        await worker.drain()\n        await worker.stop()\n"
 
 BACK = "            for one in new: await one.drain(); await one.stop()\n"
+STOPPED = "            for one in new: await one.stop()\n"
 
 WRONG = {
     "all new ones first": (
@@ -220,6 +221,14 @@ WRONG = {
     "all new ones are rolled back": (
         "others-stopped",
         changed((RAISE, BACK + RAISE)),
+    ),
+    "the new ones stop before the broken one": (
+        "others-stopped",
+        changed(("            await fresh.stop()\n", f"{STOPPED}            await fresh.stop()\n")),
+    ),
+    "the new ones drain and stop before the broken one": (
+        "others-stopped",
+        changed(("            await fresh.stop()\n", f"{BACK}            await fresh.stop()\n")),
     ),
     "the last old one stays": (
         "old-left",

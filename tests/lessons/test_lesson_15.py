@@ -26,10 +26,10 @@ from looplab.lab import in_process, serve, until
 from looplab.project import Project
 from looplab.publishing.notebooks import read_notebook
 from looplab.shop.newcomers import Reports
-from looplab.shop.redis import URL_VARIABLE
+from looplab.shop.redis import URL_VARIABLE, delete_keys, serve_redis
 from looplab.stages import settling
 from looplab.stages.back_office import BackOffice, FrontDesk, app_with, one_order, working
-from looplab.stages.child import WorkerFailed
+from looplab.stages.child import Child, WorkerFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -587,6 +587,41 @@ async def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) ->
     with suppress(psutil.NoSuchProcess):
         await asyncio.to_thread(worker.wait, PATIENCE)
     assert not worker.is_running()
+
+
+FAST = """
+import asyncio, sys, time
+asyncio.BaseEventLoop.time = lambda self: time.monotonic() * 200
+from looplab.stages import settling
+print(settling.READY, flush=True)
+
+async def tick():
+    while True:
+        await asyncio.sleep(0.02)
+
+async def work():
+    ticking = asyncio.create_task(tick())  # the loop looks at its clock when it wakes
+    await settling._work(*sys.argv[1:])
+
+asyncio.run(work())
+"""
+
+
+async def test_a_worker_waits_for_jobs_while_the_reader_pauses_for_minutes() -> None:
+    async with serve_redis() as address:
+        queue = f"course:{uuid4().hex}"
+        worker = Child(["-c", FAST, address, queue, "300"])
+        try:
+            await worker.hear()
+            async with redis.asyncio.Redis.from_url(address) as client:
+                async with asyncio.timeout(60):
+                    while not await client.exists(queue):  # noqa: ASYNC110 (Redis sets no event)
+                        await asyncio.sleep(0.02)
+                await asyncio.sleep(8)  # 27 minutes by the worker's clock
+                assert worker.alive
+                await delete_keys(client.execute_command, f"*{queue}*")
+        finally:
+            await worker.kill()
 
 
 async def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,6 +232,25 @@ async def test_without_redis_nobody_gets_in(shared_slot: Any, free_tcp_port: int
                 pytest.fail("it let somebody in")
 
 
+async def test_a_charge_that_is_done_stays_done_when_redis_fails_before_the_slot_is_given_back(
+    client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def charged() -> None:
+        pass
+
+    async def fails(*_: Any) -> None:
+        raise redis.exceptions.ConnectionError("Redis is away")
+
+    monkeypatch.setattr(checkout, "charge", charged)
+    monkeypatch.setattr(client, "zrem", fails)
+    monkeypatch.setattr(checkout.here, "redis", client, raising=False)
+    monkeypatch.setattr(checkout.here, "prefix", "orders")
+    await client.delete("orders:slots")
+    await checkout.order_with_shared_slots()
+    assert "orders:slots" in caplog.text
+    assert 0 < await client.pttl("orders:slots") <= checkout.limits["lease"] * 1_000
+
+
 # ---------------------------------------------------------------- worker processes
 
 
@@ -342,6 +361,54 @@ async def test_a_worker_ends_with_the_process_that_started_it(fleet: Fleet) -> N
     assert process.stdin is not None
     process.stdin.close()
     await fleet.workers["A"].ended()
+
+
+FAST = """
+import asyncio, sys, time
+asyncio.BaseEventLoop.time = lambda self: time.monotonic() * 200
+from looplab.stages import checkout
+asyncio.run(checkout._work("0", "A", *sys.argv[1:], "10"))
+"""
+
+
+async def test_a_worker_serves_on_while_the_reader_pauses_for_minutes(fleet: Fleet) -> None:
+    child = Child(["-c", FAST, *fleet._arguments])
+    try:
+        address = f"http://127.0.0.1:{int(await child.hear())}"
+        await asyncio.sleep(1.5)  # five minutes by the worker's clock
+        async with httpx.AsyncClient(trust_env=False, base_url=address) as client:
+            assert (await client.get("/ready")).json() == "A"
+    finally:
+        await child.kill()
+
+
+async def test_a_charge_of_three_seconds_keeps_its_slot(fleet: Fleet) -> None:
+    fleet.start("A")
+    await fleet.ready("A")
+    fleet.partner.slow = True
+    address = await fleet.workers["A"].address()
+    async with httpx.AsyncClient(trust_env=False, base_url=address, timeout=60) as client:
+        order = asyncio.create_task(client.post("/orders/shared"))
+        await asyncio.sleep(3)
+        fleet.partner.slow = False
+        assert (await order).status_code == 200
+
+
+async def test_the_lesson_draws_no_start_of_a_worker_that_had_ended(
+    cells_of: Callable[[str], Any], fleet: Fleet
+) -> None:
+    lesson = cells_of("20")
+    await lesson.run("setup")
+    lesson.names |= {"fleet": fleet, "drawn": {"unfold": False, "held": 0.1}}
+    fleet.start("A", "B")
+    await lesson.run("naive-ready")
+    for cell, drawn in (("naive-xray", "one"), ("pattern-xray", "shown")):
+        await fleet.kill("A")
+        await fleet.kill("B")
+        await lesson.run(cell)
+        names = [lane.name for lane in lesson.names[drawn].tasks]
+        assert not [name for name in names if "_reap" in name or "_warm" in name], names
+        assert sum("charges" in name for name in names) == 20, names
 
 
 async def test_a_worker_that_cannot_start_says_why(fleet: Fleet) -> None:

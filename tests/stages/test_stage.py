@@ -112,13 +112,14 @@ async def test_a_fleet_closes_whole_though_an_order_that_it_held_has_failed() ->
 async def test_a_worker_that_ended_is_reaped_when_its_cell_runs_again() -> None:
     fleet = await Fleet.open()
     try:
-        fleet.start("A")
+        fleet.start("A", lease=77)
         ended = fleet.workers["A"]
         ended._process.kill()
         await ended.ended()
         fleet.start("A")
         await fleet.ready("A")
         assert fleet.workers["A"] is not ended
+        assert fleet.workers["A"].lease == ended.lease >= 77
         assert ended._process.stdout is not None
         assert ended._process.stdout.closed
     finally:

@@ -43,8 +43,8 @@ EXERCISE = Exercise(
             "too-many-processes",
             "starts all new workers before an old one stops",
             "Too many processes were alive, and the database refused the connections of the last "
-            "one. There is room for one more than at the start: stop an old worker before you "
-            "start the next new one.",
+            "one. There is room for one more than at the start: when one new worker is ready, "
+            "an old one can go, and that makes room for the next.",
         ),
         Mistake(
             "old-first",
@@ -98,8 +98,8 @@ EXERCISE = Exercise(
         Mistake(
             "others-stopped",
             "stops workers that serve, after a broken one",
-            "The new version's worker was broken, and workers that served well were stopped for "
-            "it. Stop only the broken one, and leave the others running.",
+            "The new version's worker was broken, and workers that served well, old or new, were "
+            "taken away for it. Stop only the one that never became ready.",
         ),
         Mistake(
             "tried-again",
@@ -197,12 +197,13 @@ class _World:
         """Return whether a worker that never gets ready has been stopped."""
         return any(one.after == NEVER and not one.alive for one in self.new)
 
-    async def require_ready(self) -> None:
-        """End the deployment when fewer are ready than at the start."""
+    async def require_ready(self, taken: "_Worker") -> None:
+        """End the deployment when fewer are ready than at the start, since one was taken away."""
         if sum(one.serves() for one in (*self.old, *self.new)) >= self.workers:
             return
         starting = any(one.alive and not one.serves() and not one.drains for one in self.new)
-        if self.broken():
+        rolled_back = taken in self.new and any(one.after == NEVER for one in self.new)
+        if self.broken() or rolled_back:
             await self.blame("others-stopped")
         await self.blame("not-waited" if starting else "old-first")
 
@@ -240,7 +241,7 @@ class _Worker:
         await self._require_alive()
         self.drains = True
         if self.after != NEVER:
-            await self._world.require_ready()
+            await self._world.require_ready(self)
         await asyncio.sleep(SEEN_AFTER)
         self.drained = True
 
@@ -248,7 +249,7 @@ class _Worker:
         await self._require_alive()
         served = self.serves()
         self.alive = False
-        await self._world.require_ready()
+        await self._world.require_ready(self)
         if served or (self.drains and not self.drained):
             await self._world.blame("not-drained", self._name)
         await asyncio.sleep(0)

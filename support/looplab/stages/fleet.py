@@ -32,7 +32,6 @@ from looplab.stages.stage import Stage
 
 STARTS_WITHIN: Final = 60.0  # seconds, on a busy machine
 ENDS_WITHIN: Final = 20.0
-LEASE: Final = 2.0  # seconds, as in `checkout.limits`
 TAKES: Final = 200  # milliseconds for a charge
 LOOKS_EVERY: Final = 400  # milliseconds between two looks of the balancer
 DRAINS: Final = 1_200  # milliseconds that a worker is not ready before it stops
@@ -171,13 +170,21 @@ def show_statuses(load: Load) -> None:
 class Worker(Child):
     """A worker process of its own, which answers on its own loopback port."""
 
-    def __init__(self, name: str, arguments: Iterable[str], *, pause: float = 0.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Iterable[str],
+        *,
+        pause: float = 0.0,
+        lease: float = checkout.limits["lease"],
+    ) -> None:
         """Start the process. Don't wait for it: `address` does.
 
         Told to stop, it is not ready for `pause` seconds before it does; by 0 it stops at once.
+        A slot that it shares is leased for `lease` seconds.
         """
-        super().__init__(["-m", checkout.__name__, str(pause), name, *arguments])
-        self.name, self.pause, self.warm = name, pause, False
+        super().__init__(["-m", checkout.__name__, str(pause), name, *arguments, str(lease)])
+        self.name, self.pause, self.lease, self.warm = name, pause, lease, False
         self._address = ""
 
     async def address(self) -> str:
@@ -237,8 +244,7 @@ class Fleet(Stage):
             stack.push_async_callback(delete_keys, client.execute_command, f"{fleet.prefix}*")
             fleet.partner_server = await stack.enter_async_context(serve(fleet.partner.app))
             stack.push_async_callback(fleet._stop_work)
-            lease = max(LEASE, ms(LEASE * 1_000))  # a slow course has slow charges
-            fleet._arguments = [fleet.partner_server.url, address, fleet.prefix, str(lease)]
+            fleet._arguments = [fleet.partner_server.url, address, fleet.prefix]
         return fleet
 
     async def _stop_work(self) -> None:
@@ -254,17 +260,20 @@ class Fleet(Stage):
         await asyncio.gather(*self._held, return_exceptions=True)
         self._held.clear()
 
-    def start(self, *names: str, drains: bool = False) -> None:
+    def start(
+        self, *names: str, drains: bool = False, lease: float = checkout.limits["lease"]
+    ) -> None:
         """Start workers of these names, and don't wait for them.
 
-        Those that drain stop as `DrainingServer` does, the others as uvicorn does. A worker that
-        was started before stays as it is, so that a cell may run twice; `ready` starts one again
-        that has ended.
+        Those that drain stop as `DrainingServer` does, the others as uvicorn does. Their slots are
+        leased for `lease` seconds. A worker that was started before stays as it is, so that a cell
+        may run twice; `ready` starts one again that has ended.
         """
         pause = ms(DRAINS) if drains else 0.0
+        lease = max(lease, ms(lease * 1_000))  # a slow course has slow charges
         for name in names:
             if name not in self.workers:
-                self.workers[name] = Worker(name, self._arguments, pause=pause)
+                self.workers[name] = Worker(name, self._arguments, pause=pause, lease=lease)
 
     async def ready(self, *names: str) -> None:
         """Wait until all these workers say that they are ready, and are warm.
@@ -286,7 +295,7 @@ class Fleet(Stage):
         ended = self.workers[name]
         if not ended.alive:
             await ended.kill()
-            self.workers[name] = Worker(name, self._arguments, pause=ended.pause)
+            self.workers[name] = Worker(name, self._arguments, pause=ended.pause, lease=ended.lease)
 
     async def _warm(self, client: httpx.AsyncClient, worker: Worker) -> None:
         address = await worker.address()

@@ -2,10 +2,9 @@
 
 `make_results`, `make_broker`, `settle_with_new_keys` and `settle` stand in the lesson or its second
 helping as well, where an app and its worker would import one module; a test holds them against the
-cells. Run as a module, this
-file is the worker: it takes no job until its standard input says so, and ends when that is closed,
-or after `LIFETIME`, so that no lesson can leave it behind for long. It imports neither lab nor
-shop, which would make it slower to start.
+cells. Run as a module, this file is the worker: it takes no job until its standard input says so.
+It ends when that is closed, which happens however the notebook ends, and not before: a reader may
+pause between two cells. It imports neither lab nor shop, which would make it slower to start.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
 from looplab.stages.child import Child
 
-LIFETIME: Final = 120.0
+ANSWERS_WITHIN: Final = 120.0  # seconds
 READY: Final = "ready"
 BEGIN: Final = "begin\n"
 BANK: Final = "BANK_URL"
@@ -54,7 +53,7 @@ async def _post(
     partner: str, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
 ) -> int:
     async with httpx.AsyncClient(base_url=os.environ[partner], trust_env=False) as client:
-        answer = await client.post(path, json=body, headers=headers, timeout=LIFETIME)
+        answer = await client.post(path, json=body, headers=headers, timeout=ANSWERS_WITHIN)
         answer.raise_for_status()
         return answer.json()["id"]
 
@@ -136,8 +135,7 @@ def _end_when_nobody_listens() -> None:
 async def _work(url: str, queue: str, given_up_after: str) -> None:
     broker = make_broker(url, queue, float(given_up_after))
     register_jobs(broker)
-    async with asyncio.timeout(LIFETIME):
-        await run_receiver_task(broker, max_async_tasks=10, run_startup=True)
+    await run_receiver_task(broker, max_async_tasks=10, run_startup=True)
 
 
 if __name__ == "__main__":
