@@ -1,11 +1,12 @@
 """The cells of the exercises, read from the notebooks."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from looplab.exercises.verdicts import Verdict
 from looplab.lab.units import PACE_VARIABLE
 from looplab.project import Project
 from looplab.publishing.cells import imports_of, run_cell
@@ -37,20 +38,29 @@ def in_lesson() -> Callable[[str], Awaitable[SimpleNamespace]]:
     return opened
 
 
+Tried = Callable[..., Awaitable[Verdict]]
+
+
 @pytest.fixture
-def slower(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Iterator[float]]:
-    """Return what tries an answer up to three times, each at half the speed of the one before.
+def tried(monkeypatch: pytest.MonkeyPatch) -> Tried:
+    """Return what checks an answer up to three times, each at half the speed of the one before.
 
     A machine that is busy with much else can end a lease under a right answer, hide the mistake of
-    a wrong one, or show another one first. Break out of the loop when the verdict is the right one.
+    a wrong one, or show another one first. So the check is done again until it tells ``mistake``,
+    or none where that is None; the last verdict is returned. ``pace`` is that of the first time.
     """
 
-    def paces(first: float = 1.0) -> Iterator[float]:
+    async def judged(
+        check: Callable[[], Awaitable[Verdict]], mistake: str | None = None, *, pace: float = 1.0
+    ) -> Verdict:
         for factor in (1, 2, 4):
-            monkeypatch.setenv(PACE_VARIABLE, str(first * factor))
-            yield first * factor
+            monkeypatch.setenv(PACE_VARIABLE, str(pace * factor))
+            verdict = await check()
+            if verdict.mistake == mistake:
+                break
+        return verdict
 
-    return paces
+    return judged
 
 
 @pytest.fixture

@@ -802,11 +802,8 @@ async def test_a_right_answer_passes_in_any_style(source, app_of) -> None:
     ("source", "mistake"),
     [pytest.param(source, mistake, id=name) for name, source, mistake in WRONG],
 )
-async def test_a_wrong_answer_gets_its_own_hint(source, mistake, app_of, slower) -> None:
-    for _ in slower():
-        verdict = await check_blocking(app_of(source), limit=AMPLE)
-        if verdict.mistake == mistake:
-            break
+async def test_a_wrong_answer_gets_its_own_hint(source, mistake, app_of, tried) -> None:
+    verdict = await tried(lambda: check_blocking(app_of(source), limit=AMPLE), mistake)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
 
 
@@ -844,15 +841,12 @@ UNCLOSED = [(name, source) for name, source, mistake in WRONG if mistake == "nev
 
 @pytest.mark.parametrize("source", [pytest.param(source, id=name) for name, source in UNCLOSED])
 async def test_pools_that_an_attempt_leaves_are_stopped_and_told_of_again(
-    source, app_of, slower
+    source, app_of, tried
 ) -> None:
     threads = set(threading.enumerate())
     app = app_of(source)
     for _ in range(2):
-        for _ in slower():
-            verdict = await check_blocking(app, limit=AMPLE)
-            if verdict.mistake == "never-closed":
-                break
+        verdict = await tried(lambda: check_blocking(app, limit=AMPLE), "never-closed")
         assert verdict.mistake == "never-closed", verdict.message
         assert _worker_processes() == []
     for thread in set(threading.enumerate()) - threads:

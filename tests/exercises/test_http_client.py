@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -695,20 +695,17 @@ async def test_what_survives_is_known(name: str, source: str, written: Written) 
 
 @pytest.mark.parametrize(("name", "source", "mistake"), WRONG, ids=[name for name, *_ in WRONG])
 async def test_a_wrong_answer_gets_its_own_hint(
-    name: str,
-    source: str,
-    mistake: str,
-    written: Written,
-    slower: Callable[..., Iterator[float]],
+    name: str, source: str, mistake: str, written: Written, tried: Callable[..., Any]
 ) -> None:
-    for _ in slower(0.5):  # whether httpx loses a seat is a matter of moments
+    async def checked() -> Any:
         names = written("08", source)
         verdict = await check_client(names["make_app"], limit=AMPLE)
         for client in names.get("kept", {}).values():
             if not isinstance(client, dict):
                 await client.aclose()
-        if verdict.mistake == mistake:
-            break
+        return verdict
+
+    verdict = await tried(checked, mistake, pace=0.5)  # a lost seat is a matter of moments
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
 
 

@@ -376,20 +376,10 @@ async def test_a_context_manager_around_a_task_group_tells_the_reason() -> None:
     assert isinstance(caught.value.exceptions[0], LookupError)
 
 
-def plain(function: ast.AsyncFunctionDef | ast.FunctionDef) -> str:
-    """Return a function's code without annotations and docstring."""
-    function.returns = None
-    for argument in function.args.args:
-        argument.annotation = None
-    if ast.get_docstring(function):
-        function.body = function.body[1:]
-    return ast.unparse(function)
-
-
-def test_the_second_helping_studies_the_lessons_own_code() -> None:
+def test_the_second_helping_studies_the_lessons_own_code(bare: Callable[..., str]) -> None:
     notebook = read_notebook(Project.here().lesson("06").path)
     taught = {
-        node.name: plain(node)
+        node.name: bare(node)
         for cell in notebook["cells"]
         if cell["cell_type"] == "code"
         for node in ast.parse(cell["source"]).body
@@ -405,4 +395,4 @@ def test_the_second_helping_studies_the_lessons_own_code() -> None:
     ):
         (copied,) = ast.parse(textwrap.dedent(inspect.getsource(getattr(exports, name)))).body
         assert isinstance(copied, ast.AsyncFunctionDef | ast.FunctionDef)
-        assert plain(copied) == taught[name]
+        assert bare(copied) == taught[name]

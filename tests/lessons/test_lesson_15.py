@@ -23,8 +23,6 @@ from taskiq import TaskiqResult
 from taskiq.exceptions import SendTaskError
 
 from looplab.lab import in_process, serve, until
-from looplab.project import Project
-from looplab.publishing.notebooks import read_notebook
 from looplab.shop.newcomers import Reports
 from looplab.shop.redis import URL_VARIABLE, delete_keys, serve_redis
 from looplab.stages import settling
@@ -79,14 +77,6 @@ def kiq(broker: Any, name: str, *arguments: Any) -> Any:
 # ---------------------------------------------------------------- the stage is the lesson
 
 
-def bare(function: ast.AST) -> str:
-    """Return a function's source without its docstring and its hints."""
-    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-    body = function.body[1:] if ast.get_docstring(function) else function.body
-    names = [argument.arg for argument in function.args.args]
-    return "\n".join([function.name, *names, *map(ast.unparse, body)])
-
-
 @pytest.mark.parametrize(
     ("lesson", "cell", "name"),
     [
@@ -96,10 +86,11 @@ def bare(function: ast.AST) -> str:
         ("15_deeper", "told-results", "make_results"),
     ],
 )
-def test_what_the_worker_does_is_what_the_lesson_shows(lesson: str, cell: str, name: str) -> None:
-    notebook = read_notebook(Project.here().lesson(lesson).path)
-    source = next(one["source"] for one in notebook["cells"] if one["id"] == cell)
-    shown = next(one for one in ast.walk(ast.parse(source)) if getattr(one, "name", "") == name)
+def test_what_the_worker_does_is_what_the_lesson_shows(
+    cells_of: Callable[[str], Any], bare: Callable[..., str], lesson: str, cell: str, name: str
+) -> None:
+    shown = cells_of(lesson).defined(cell, name)
+    shown.decorator_list = []  # the worker registers its jobs elsewhere
     run = ast.parse(inspect.getsource(getattr(settling, name))).body[0]
     assert bare(shown) == bare(run)
 

@@ -21,8 +21,6 @@ from websockets.exceptions import ConnectionClosed
 
 from looplab.exercises.open_connections import PriceBoard
 from looplab.lab import serve, until
-from looplab.project import Project
-from looplab.publishing.notebooks import read_notebook
 from looplab.stages import streams
 from looplab.stages.events import events_client, events_of
 from looplab.stages.proxy import through_proxy
@@ -465,19 +463,12 @@ def test_fastapi_pings_well_within_the_patience_of_a_usual_proxy() -> None:
 # ---------------------------------------------------------------- the exercise
 
 
-def test_the_board_that_the_exercise_shows_is_the_one_that_judges() -> None:
-    notebook = read_notebook(Project.here().lesson("17").path)
-    (prose,) = [cell["source"] for cell in notebook["cells"] if cell["id"] == "exercise-prose"]
+def test_the_board_that_the_exercise_shows_is_the_one_that_judges(
+    cells_of: Any, bare: Callable[..., str]
+) -> None:
+    prose = cells_of("17").source("exercise-prose")
     shown = ast.parse(prose.split("```python\n")[1].split("```")[0])
-    given = ast.parse(inspect.getsource(PriceBoard))
-    for node in ast.walk(given):
-        if isinstance(node, ast.FunctionDef):
-            node.returns = None
-            for argument in node.args.args:
-                argument.annotation = None
-        if isinstance(node, ast.ClassDef):
-            node.body = node.body[1:]  # the docstring
-    assert ast.unparse(shown) == ast.unparse(given)
+    assert bare(shown) == bare(ast.parse(inspect.getsource(PriceBoard)))
 
 
 # ---------------------------------------------------------------- the second helping

@@ -20,8 +20,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from uvicorn.server import HANDLED_SIGNALS
 
-from looplab.project import Project
-from looplab.publishing.notebooks import read_notebook
 from looplab.shop.redis import URL_VARIABLE, serve_redis
 from looplab.stages import checkout
 from looplab.stages.child import Child, WorkerFailed
@@ -33,20 +31,6 @@ pytestmark = pytest.mark.anyio
 
 
 # ---------------------------------------------------------------- the stage is the lesson
-
-
-def bare(function: ast.AST) -> str:
-    """Return a function's source without its docstrings and its hints."""
-    for one in ast.walk(function):
-        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            one.body = one.body[1:] if ast.get_docstring(one) else one.body
-        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef):
-            one.returns = None
-            if isinstance(one.body[-1], ast.Return) and ast.unparse(one.body[-1]) == "return None":
-                one.body.pop()
-        if isinstance(one, ast.arg) and one.arg != "cents":
-            one.annotation = None
-    return ast.unparse(function)
 
 
 @pytest.mark.parametrize(
@@ -65,19 +49,12 @@ def bare(function: ast.AST) -> str:
         ("20_deeper", "cache-redis", "put_price_into_redis"),
     ],
 )
-def test_what_the_workers_do_is_what_the_lesson_shows(lesson: str, cell: str, name: str) -> None:
-    shown = next(
-        one
-        for one in ast.walk(ast.parse(source_of(cell, lesson)))
-        if getattr(one, "name", "") == name
-    )
+def test_what_the_workers_do_is_what_the_lesson_shows(
+    cells_of: Callable[[str], Any], bare: Callable[..., str], lesson: str, cell: str, name: str
+) -> None:
+    shown = cells_of(lesson).defined(cell, name)
     run = ast.parse(inspect.getsource(getattr(checkout, name))).body[0]
-    assert bare(shown) == bare(run)
-
-
-def source_of(identity: str, lesson: str = "20") -> str:
-    notebook = read_notebook(Project.here().lesson(lesson).path)
-    return next(one["source"] for one in notebook["cells"] if one["id"] == identity)
+    assert bare(shown, keep=["cents"]) == bare(run, keep=["cents"])
 
 
 async def test_script_limits_and_counter_are_those_of_the_lesson(
@@ -86,9 +63,9 @@ async def test_script_limits_and_counter_are_those_of_the_lesson(
     lesson = cells_of("20")
     await lesson.run("setup", "pattern-script")
     assert lesson.names["TAKE"] == checkout.TAKE
-    assert f"limits = {checkout.limits!r}".replace("'", '"') in source_of("pattern-order")
+    assert f"limits = {checkout.limits!r}".replace("'", '"') in lesson.source("pattern-order")
     counter = inspect.getsource(checkout.order_with_counter)
-    shown = source_of("breaks-killed-prose").partition("```python\n")[2].partition("```")[0]
+    shown = lesson.source("breaks-killed-prose").partition("```python\n")[2].partition("```")[0]
     run = counter[counter.index("    while") :].replace("here.redis", "redis")
     assert inspect.cleandoc(shown) == inspect.cleandoc(run)
 
@@ -325,9 +302,9 @@ DrainingServer(config).run()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 async def test_the_server_runs_as_the_lesson_says_and_is_unready_before_it_ends(
-    free_tcp_port: int,
+    cells_of: Callable[[str], Any], free_tcp_port: int
 ) -> None:
-    shown = source_of("drain-why")
+    shown = cells_of("20").source("drain-why")
     assert "uvicorn.Config(app, port=8000, timeout_graceful_shutdown=30)" in shown
     assert "DrainingServer(config).run()" in shown
     child = Child(["-c", OWN_SERVER, str(free_tcp_port)])

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -124,11 +123,11 @@ def show_overloads(overloads: Mapping[str, Overload]) -> None:
         raise ValueError("overloads is empty; give at least one overload, by name")
     headers = ["", "inside, by quarters", "answered in time", "refused", "worked for nobody"]
     rows = [
-        [name, ", ".join(map(str, one.inside)), *map(str, _ended(one))]
+        [
+            name,
+            ", ".join(map(str, one.inside)),
+            *(str(n) for n in (one.in_time, one.refused, one.for_nobody)),
+        ]
         for name, one in overloads.items()
     ]
     show_table(headers, rows)
-
-
-def _ended(one: Overload) -> tuple[Any, ...]:
-    return one.in_time, one.refused, one.for_nobody
