@@ -10,7 +10,7 @@ import pytest
 from looplab.lab import compare, in_process
 from looplab.lab.own_app import Ask
 from looplab.shop.teahouse import create_app
-from looplab.stages.check_up import SIGNED_IN, connects, open_supplier, pool_watch
+from looplab.stages.check_up import SIGNED_IN, OpenSupplier, connects, pool_watch
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
@@ -21,7 +21,7 @@ ROUNDS = 5
 
 @pytest.fixture
 async def supplier(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[None]:
-    opened = await open_supplier()
+    opened = await OpenSupplier.open()
     monkeypatch.setenv("TEAHOUSE_SUPPLIER", opened.url)
     monkeypatch.setenv("TEAHOUSE_PRINTING", str(PRINTING))
     yield

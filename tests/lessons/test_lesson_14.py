@@ -10,7 +10,7 @@ from looplab.exercises.service_faults import CLIENT, DEADLINE, FAN_OUT, LOAN, TA
 from looplab.lab.own_app import xray_app
 from looplab.lab.units import PACE_VARIABLE, ms
 from looplab.shop.teahouse import TEAS
-from looplab.stages.check_up import HEADINGS, open_supplier
+from looplab.stages.check_up import HEADINGS, OpenSupplier
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ REQUESTS = 10 + 1  # and one unrecorded
 async def check_up(cells_of: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Any]:
     """The lesson's check-up on a teahouse, as ``await check_up(paths)``: a row of each path."""
     monkeypatch.setenv(PACE_VARIABLE, "0.5")
-    supplier = await open_supplier()
+    supplier = await OpenSupplier.open()
     monkeypatch.setenv("TEAHOUSE_SUPPLIER", supplier.url)
     monkeypatch.setenv("TEAHOUSE_PRINTING", "0.02")
     monkeypatch.setenv("TEAHOUSE_PATIENCE", "5")
@@ -91,7 +91,7 @@ async def test_the_invoice_prints_in_a_thread(check_up: Any) -> None:
 
 
 async def test_an_app_that_starts_only_once_answers_a_list_of_requests(cells_of: Any) -> None:
-    supplier = await open_supplier()
+    supplier = await OpenSupplier.open()
     lesson = cells_of("14")
     names = await lesson.define("setup", "breaks-once-app")
     names["supplier"] = supplier

@@ -15,11 +15,11 @@ from sqlalchemy.pool import QueuePool
 from looplab.lab import LessonError, serve
 from looplab.lab.own_app import Ask
 from looplab.stages.check_up import (
+    OpenSupplier,
     PoolWatch,
     asked,
     chosen,
     connects,
-    open_supplier,
     pool_watch,
 )
 
@@ -140,7 +140,7 @@ def test_a_bad_request_gets_a_sentence(bad: object) -> None:
 
 @pytest.fixture
 async def two_suppliers() -> AsyncGenerator[list]:
-    opened = [await open_supplier(), await open_supplier()]
+    opened = [await OpenSupplier.open(), await OpenSupplier.open()]
     yield opened
     await opened[-1].close()
 

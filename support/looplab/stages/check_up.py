@@ -218,8 +218,3 @@ class OpenSupplier(Stage):
             server = await stack.enter_async_context(serve(supplier.partner.app))
             supplier.url = server.url
         return supplier
-
-
-async def open_supplier() -> OpenSupplier:
-    """Start a supplier, in place of one that this function started before."""
-    return await OpenSupplier.open()
