@@ -135,6 +135,18 @@ async def test_a_waiter_that_gives_up_leaves_the_holder_its_lock(
         assert await redis.get(KEY) == lock.token.encode()
 
 
+async def test_a_waiter_gives_up_though_redis_py_loses_the_cancel(
+    holding: Any, redis: CourseRedis, losing_a_cancel: Callable[..., Any]
+) -> None:
+    async with holding(redis, "order:7"):
+        with losing_a_cancel(redis, "set") as lost:
+            async with asyncio.timeout(5):
+                with pytest.raises(TimeoutError):
+                    async with holding(redis, "order:7", patience=0.05):
+                        pytest.fail("two are inside")
+        assert lost == ["set"]
+
+
 async def test_who_is_late_hears_it_and_the_next_holder_keeps_its_lock(
     cells_of: Opens, redis: CourseRedis
 ) -> None:

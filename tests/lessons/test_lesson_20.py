@@ -137,6 +137,18 @@ async def test_no_slot_in_time_is_an_error_of_its_own_and_takes_none(
         assert await client.zcard("slots") == 1
 
 
+async def test_no_slot_in_time_is_said_though_redis_py_loses_the_cancel(
+    shared_slot: Any, client: redis.asyncio.Redis, losing_a_cancel: Callable[..., Any]
+) -> None:
+    async with slot(shared_slot, client, limit=1):
+        with losing_a_cancel(client, "eval") as lost:
+            async with asyncio.timeout(5):
+                with pytest.raises(shared_slot.busy):
+                    async with slot(shared_slot, client, limit=1, patience=0.05):
+                        pytest.fail("two hold one slot")
+        assert lost == ["eval"]
+
+
 async def test_a_dead_holders_slot_is_given_away_after_its_lease_and_not_before(
     shared_slot: Any, client: redis.asyncio.Redis
 ) -> None:

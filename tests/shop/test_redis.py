@@ -1,11 +1,14 @@
 """The course's Redis: the embedded fake and a real server keep the same promises."""
 
 import asyncio
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -103,6 +106,24 @@ async def test_an_uncontended_lock_is_two_commands(url: str) -> None:
         async with redis.lock("order:7", timeout=60):
             pass
         assert redis.sent == {"SET": 1, "EVALSHA": 1}
+
+
+async def test_a_reader_that_has_gone_takes_nothing(reachable: str) -> None:
+    stream = f"course:{uuid4().hex}"
+    async with Redis.from_url(reachable) as redis:
+        try:
+            await redis.xgroup_create(stream, "workers", mkstream=True)
+            places: Any = {stream: ">"}
+            read = functools.partial(redis.xreadgroup, "workers", streams=places, block=5_000)
+            gone = asyncio.ensure_future(read(consumername="gone"))
+            await asyncio.sleep(0.2)  # nothing tells that the server has the command
+            gone.cancel()
+            await asyncio.wait({gone})
+            await redis.xadd(stream, {"number": "1"})
+            async with asyncio.timeout(30):
+                assert await read(consumername="here")
+        finally:
+            await redis.delete(stream)
 
 
 async def test_clients_see_keys_of_their_own_only(reachable: str) -> None:

@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import os
 import re
+import select
+import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import CoroutineType
@@ -28,7 +29,6 @@ from redis.backoff import NoBackoff
 
 URL_VARIABLE: Final = "REDIS_URL"
 CONNECT_WITHIN: Final = 5.0  # seconds
-EMPTY_AFTER: Final = 0.01  # seconds before a served fake answers that there is nothing
 
 # fmt: off
 _FIRST_IS_KEY: Final = frozenset((
@@ -238,7 +238,7 @@ async def serve_redis() -> AsyncGenerator[str]:
     from fakeredis import TcpFakeServer
 
     server = TcpFakeServer(("127.0.0.1", 0))
-    server.RequestHandlerClass = _answering(server.RequestHandlerClass)
+    server.RequestHandlerClass = _noticing(server.RequestHandlerClass)
     host, port = server.server_address[:2]
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.01}, name="served fake Redis"
@@ -250,30 +250,36 @@ async def serve_redis() -> AsyncGenerator[str]:
         await asyncio.to_thread(_stop, server, thread)
 
 
-def _answering(handler: Any) -> Any:
-    """Return fakeredis's handler with two fixes.
+def _noticing(handler: Any) -> Any:
+    """Return fakeredis's handler, whose blocking commands end when their client has gone.
 
-    By itself it ends a connection after an error reply. And an XREADGROUP with COUNT and BLOCK that
-    finds nothing is answered at once, so that a worker would ask without a pause.
+    By itself one goes on, and so takes a job for nobody.
     """
 
-    class Answering(handler):
+    class Noticing(handler):
         def setup(self) -> None:
             super().setup()
-            read = self.current_client.read_response
+            client = self.current_client.get_socket()
+            wait = client._blocking
 
-            def read_response(*args: Any, **options: Any) -> Any:
-                try:
-                    answer = read(*args, **options)
-                except redis.exceptions.ResponseError as error:
-                    return error
-                if answer == {}:
-                    time.sleep(EMPTY_AFTER)
-                return answer
+            def wait_for_a_client(seconds: float | None, look: Any, *more: Any) -> Any:
+                def look_for_it(first: bool) -> Any:
+                    if not first and self._client_has_gone():
+                        raise ConnectionResetError
+                    return look(first)
 
-            self.current_client.read_response = read_response
+                return wait(seconds, look_for_it, *more)
 
-    return Answering
+            client._blocking = wait_for_a_client
+
+        def _client_has_gone(self) -> bool:
+            readable, _, _ = select.select([self.connection], [], [], 0)
+            try:
+                return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+            except ConnectionError:
+                return True
+
+    return Noticing
 
 
 def _stop(server: Any, thread: threading.Thread) -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: ASYNC110 (Redis sets no event)
 """Lesson 20's service: it takes orders, and charges each at a partner who allows few at once.
 
 What the lesson's cells hold stands here as well, where several processes can import it; a test
@@ -121,8 +120,11 @@ class SlotsBusy(Exception):
 async def take_slot(redis: Redis, key: str, arguments: list[Any], patience: float) -> None:
     """Run the script until it has taken a slot. Raises SlotsBusy when `patience` is over."""
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(patience) as waiting:
             while not await redis.eval(TAKE, 1, key, *arguments):
+                # wait_for of Python 3.11, in redis-py, can lose a cancellation
+                if waiting.expired():
+                    raise TimeoutError
                 await asyncio.sleep(random.uniform(0.01, 0.03))
     except TimeoutError:
         raise SlotsBusy from None
