@@ -262,6 +262,22 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "deaf-while-idle",
     ),
     (
+        "it waits for the task that works, which ends only when time is up",
+        worker("""    async def work():
+        while True:
+            await handle(await queue.get())
+            queue.task_done()
+
+    async with asyncio.TaskGroup() as group:
+        job = group.create_task(work())
+        await stopping.wait()
+        await asyncio.wait({job}, timeout=budget)
+        job.cancel()
+    return [queue.get_nowait() for _ in range(queue.qsize())]
+"""),
+        "waits-for-the-job",
+    ),
+    (
         "it never marks what it has handled",
         changed(GROUP, ("            queue.task_done()\n", "")),
         "forgets-task-done",

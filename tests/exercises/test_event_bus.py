@@ -505,6 +505,16 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "subscribed-twice",
     ),
     (
+        "outcomes are dealt out to a list that has changed meanwhile",
+        answer(handlers="self.handlers.get(event_type, [])").replace("strict=True", "strict=False"),
+        "skips-a-neighbour",
+    ),
+    (
+        "outcomes of a changed list no longer fit, which is an error",
+        answer(handlers="self.handlers.get(event_type, [])"),
+        "raised",
+    ),
+    (
         "who unsubscribes once is taken out altogether",
         answer(
             more="def unsubscribe(self, event, handler):\n"

@@ -54,6 +54,24 @@ async def test_a_404_a_500_and_an_answer_are_each_timed_once(layer: Any, lines: 
         assert len(lines) == 1
 
 
+async def test_the_cards_layer_logs_a_failure_only_where_it_is_wrapped_around(
+    cells_of: Any, lines: list[str]
+) -> None:
+    names = await cells_of("10").define("setup", "naive-middleware")
+    names["logger"] = names["note_log"]("shop.test", lines.append)
+
+    async def broken() -> None:
+        raise RuntimeError("a bug")
+
+    added = app_with(broken)
+    added.add_middleware(names["TimingMiddleware"])
+    for app, logged in ((added, 0), (names["TimingMiddleware"](app_with(broken)), 1)):
+        lines.clear()
+        async with in_process(app, raise_errors=False) as client:
+            assert (await client.get("/")).status_code == 500
+        assert len(lines) == logged
+
+
 async def test_a_body_that_is_cut_is_logged_and_the_reader_learns_of_it(
     layer: Any, lines: list[str]
 ) -> None:

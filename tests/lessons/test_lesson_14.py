@@ -1,6 +1,8 @@
 """Lesson 14: the teahouse has its faults where the exercise says, and nowhere else."""
 
 import asyncio
+import re
+import sys
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -20,9 +22,14 @@ REQUESTS = 10 + 1  # and one unrecorded
 
 
 @pytest.fixture
-async def check_up(cells_of: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Any]:
-    """The lesson's check-up on a teahouse, as ``await check_up(paths)``: a row of each path."""
-    monkeypatch.setenv(PACE_VARIABLE, "0.5")
+async def check_up(
+    cells_of: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> AsyncGenerator[Any]:
+    """The lesson's check-up on a teahouse, as ``await check_up(paths)``: a row of each path.
+
+    It runs at half the waits, or at the pace that the test asks for.
+    """
+    monkeypatch.setenv(PACE_VARIABLE, getattr(request, "param", "0.5"))
     supplier = await OpenSupplier.open()
     monkeypatch.setenv("TEAHOUSE_SUPPLIER", supplier.url)
     monkeypatch.setenv("TEAHOUSE_PRINTING", "0.02")
@@ -57,6 +64,7 @@ async def test_only_one_endpoint_connects_for_each_request(check_up: Any) -> Non
     assert all(0 < count <= 4 for count in opened.values()), opened
 
 
+@pytest.mark.parametrize("check_up", ["3"], indirect=True)  # a busy machine makes any loan longer
 async def test_only_one_endpoint_keeps_its_loan_while_it_asks_the_supplier(check_up: Any) -> None:
     found = await check_up(["/teas", "/offer", "/parcel"])
     loans = {path: seconds(row["usual loan"]) for path, row in found.items()}
@@ -114,3 +122,23 @@ async def test_the_check_up_of_an_app_that_only_hangs_comes_to_an_end(cells_of: 
     async with asyncio.timeout(60):
         await names["check_up"](lambda: hangs, ["/"])
     assert rows[0][0][HEADINGS.index("answers")] == "10 × none"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="pstree needs Python 3.14")
+async def test_pstree_prints_the_tree_that_the_lesson_shows(cells_of: Any) -> None:
+    lesson = cells_of("14_deeper")
+    names = await lesson.run("setup", "pstree-patient", "pstree-look")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", names["HANGS"])
+    try:
+        said = await asyncio.to_thread(names["look_into"], process, seconds=60)
+    finally:
+        process.kill()
+        await process.wait()
+    shown = lesson.source("pstree-after").partition("```\n")[2].partition("```")[0]
+    assert _bare_tree(said) == _bare_tree(shown)
+
+
+def _bare_tree(text: str) -> list[str]:
+    """Return a tree's lines; of Python's own files only the names, without folders and lines."""
+    lines = [re.sub(r"\S*/asyncio/(\w+\.py):\d+", r"\1", line) for line in text.splitlines()]
+    return [line.rstrip() for line in lines if line.strip()]

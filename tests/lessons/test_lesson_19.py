@@ -16,7 +16,7 @@ from looplab.lab import in_process, serve, until
 from looplab.shop.partners import PaymentService, Supplier
 from looplab.shop.single_flight import SingleFlight
 from looplab.stages.outage import Chain, calls_to, checkout, crowd, note_retries
-from looplab.stages.overload import overload, show_overloads
+from looplab.stages.overload import _visit, overload, show_overloads
 
 pytestmark = pytest.mark.anyio
 
@@ -640,3 +640,10 @@ async def test_an_overload_counts_each_visitor_once(deeper: Any) -> None:
         await overload(deeper["report_shop"](), "/report", **rush)
     with pytest.raises(ValueError, match="overloads is empty"):
         show_overloads({})
+
+
+async def test_a_visitor_whose_connection_is_dropped_has_no_answer() -> None:
+    dropping = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with dropping:
+        host, port = dropping.sockets[0].getsockname()
+        assert await _visit(httpx.URL(f"http://{host}:{port}"), "/report", patience=30) == 0

@@ -14,7 +14,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from looplab.exercises.checking import check, require_function
 from looplab.exercises.error_text import leaves, raised_from
@@ -56,6 +56,13 @@ EXERCISE = Exercise(
             "While the queue is empty, the worker sits in queue.get() and can't hear stopping. It "
             "has to wait for both at once: give the work a task of its own, and await the event "
             "beside it.",
+        ),
+        Mistake(
+            "waits-for-the-job",
+            "waits for its working task, which never ends, instead of for the queue",
+            "The worker heard stopping, and everything was handled, and still it didn't return: it "
+            "waits for something that never comes. The task that works never ends by itself. Wait "
+            "for the queue to be drained, and then cancel the task.",
         ),
         Mistake(
             "forgets-task-done",
@@ -271,6 +278,21 @@ class _Queue(asyncio.Queue[Any]):
             self.joining -= 1
 
 
+class _Stopping(asyncio.Event):
+    """An event that knows whether somebody has noticed that it is set."""
+
+    noticed = False
+
+    def is_set(self) -> bool:
+        self.noticed = super().is_set()
+        return self.noticed
+
+    async def wait(self) -> Literal[True]:
+        await super().wait()
+        self.noticed = True
+        return True
+
+
 @dataclass(slots=True)
 class _Shift:
     """One run of the learner's worker, and what became of each item."""
@@ -282,7 +304,7 @@ class _Shift:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """What ``handle`` waits for with each item; open unless a trial closes it."""
     queue: _Queue = field(default_factory=_Queue)
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: _Stopping = field(default_factory=_Stopping)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever an item or the worker has come further."""
     gates: dict[Any, asyncio.Event] = field(default_factory=dict)
@@ -353,8 +375,11 @@ class _Shift:
 
     def goes_on(self, detail: str = "") -> Wrong:
         """Return the mistake of a worker that goes on with nothing left to do."""
-        if self.queue.joining and self.queue.empty() and not self.under_way:
-            return EXERCISE.wrong("forgets-task-done", detail)
+        if self.queue.empty() and not self.under_way:
+            if self.queue.joining:
+                return EXERCISE.wrong("forgets-task-done", detail)
+            if self.stopping.noticed:
+                return EXERCISE.wrong("waits-for-the-job", detail)
         return EXERCISE.wrong("deaf-while-idle", detail)
 
     def left(self) -> list[Any]:

@@ -135,8 +135,8 @@ EXERCISE = Exercise(
         Mistake(
             "skips-a-neighbour",
             "walks through the list of handlers while a handler changes it",
-            "A handler unsubscribed itself while it was called, and the next one was skipped. "
-            "Go through a copy of the list.",
+            "A handler unsubscribed itself while it was called, and the next one was skipped, or "
+            "its failure wasn't reported. Go through a copy of the list.",
         ),
         Mistake(
             "still-called",
@@ -600,6 +600,25 @@ async def _judge_unsubscribe(stage: _Stage) -> None:
         raise EXERCISE.wrong("skips-a-neighbour", f"called: {', '.join(first)}")
     if sorted(second) != ["one", "two"]:
         raise EXERCISE.wrong("still-called", f"called again: {', '.join(second)}")
+    await _judge_failure_after_unsubscribe(stage)
+
+
+async def _judge_failure_after_unsubscribe(stage: _Stage) -> None:
+    """One handler unsubscribes itself while it is called, and the next one fails."""
+    seen = _Seen()
+    buses: list[Any] = []
+
+    def once(data: Any) -> None:
+        buses[0].unsubscribe(EVENT, once)
+
+    async def act(bus: Any) -> None:
+        buses.append(bus)
+        await require_awaitable(bus.publish(EVENT, dict(DATA)))
+
+    error = ConnectionError("the mailer is away")
+    fails = seen.handler("fails", error=error)
+    _result(await stage.play(seen, once, fails, act=act))
+    seen.judge_reports([(fails, error)], missing="skips-a-neighbour")
 
 
 def _listed(told: tuple[Any, ...]) -> str:

@@ -532,7 +532,7 @@ async def _wakes(board: _Board) -> None:
 async def _cancelled(board: _Board) -> None:
     """A take() times out before the news, or so many turns of the loop after it."""
     with board.join() as reader:
-        for turns in (None, 0, 1, 2, 3):
+        for price, turns in enumerate((None, 0, 1, 2, 3), start=1):
             task = asyncio.ensure_future(reader.once("time-out-loses"))
             await asyncio.sleep(ms(2))
             if task.done():
@@ -540,15 +540,15 @@ async def _cancelled(board: _Board) -> None:
                     let_go(error)
                 raise EXERCISE.wrong("returns-nothing")
             if turns is not None:
-                board.publish("tea", turns)
+                board.publish("tea", price)
                 for _ in range(turns):
                     await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait({task})
             if turns is None:
-                board.publish("tea", turns)
+                board.publish("tea", price)
             told = await reader.once("time-out-loses") if task.cancelled() else task.result()
-            if told != ("tea", turns):
+            if told != ("tea", price):
                 raise EXERCISE.wrong("time-out-loses", f"then it got {told}")
 
 

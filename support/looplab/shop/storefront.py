@@ -13,7 +13,6 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from json import JSONDecodeError
 from typing import Annotated, Any, Final, Protocol
 from uuid import UUID
 
@@ -190,7 +189,7 @@ async def tell_follower(partners: PartnerCalls, address: str) -> bool:
     """Write to one address and return whether that worked; a letter that fails is logged."""
     try:
         await partners.call_external_api("POST", "/mailer/send", json={"to": address})
-    except (TimeoutError, httpx2.HTTPError, JSONDecodeError) as error:
+    except (TimeoutError, httpx2.HTTPError, ValueError) as error:
         log.warning("%s was not told: %r", address, error)
         return False
     return True

@@ -168,7 +168,7 @@ async def order_with_shared_slots() -> None:
     try:
         async with shared_slot(here.redis, f"{here.prefix}:slots", **limits):
             await charge()
-    except SlotsBusy:
+    except (SlotsBusy, RedisError):
         raise HTTPException(503, "busy", {"Retry-After": "1"}) from None
     except TimeoutError:
         raise HTTPException(504, "perhaps charged") from None

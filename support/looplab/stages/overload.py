@@ -100,7 +100,8 @@ async def _visit(at: httpx.URL, path: str, patience: float) -> int:
 async def _ask(at: httpx.URL, path: str) -> int:
     """Return the status of one GET over a connection of its own.
 
-    By hand, because a client's own work would be a good part of what a busy machine can do.
+    By hand, because a client's own work would be a good part of what a busy machine can do. Raises
+    OSError when no answer comes.
     """
     reader, writer = await asyncio.open_connection(at.host, at.port)
     try:
@@ -109,6 +110,8 @@ async def _ask(at: httpx.URL, path: str) -> int:
         )
         status = await reader.readline()
         await reader.read()
+        if not status:
+            raise ConnectionResetError("the server hung up without an answer")
         return int(status.split()[1])
     finally:
         writer.close()
