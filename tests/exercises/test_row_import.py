@@ -47,7 +47,8 @@ async def until_a_bug(rows, add, keep, limit, ending=ending_of):
             await keep(number, ended)
 
     tasks = [one(number, row) for number, row in enumerate(rows)]
-    await asyncio.gather(*tasks, return_exceptions=True)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    bugs += [result for result in results if isinstance(result, Exception)]
     if bugs:
         raise ExceptionGroup("bugs", bugs)
 
@@ -366,6 +367,54 @@ async def import_rows(rows, add, keep, limit=5):
     await asyncio.gather(*tasks, return_exceptions=True)
 """,
         "hides-a-bug",
+    ),
+    (
+        "the book's error counts as a row's, since both are called TimeoutError",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots, bugs = asyncio.Semaphore(limit), []
+
+    async def one(number, row):
+        async with slots:
+            if bugs:
+                return
+            try:
+                await keep(number, "unknown")
+                await keep(number, "saved" if await add(row) is True else "known")
+            except (RowRefused, TimeoutError) as error:
+                await keep(number, repr(error))
+            except Exception as bug:
+                bugs.append(bug)
+
+    await asyncio.gather(*map(one, range(len(rows)), rows))
+    if bugs:
+        raise ExceptionGroup("bugs", bugs)
+""",
+        "hides-the-books-error",
+    ),
+    (
+        "the book's error stays in what gather returns",
+        """
+async def import_rows(rows, add, keep, limit=5):
+    slots, bugs = asyncio.Semaphore(limit), []
+
+    async def one(number, row):
+        async with slots:
+            if bugs:
+                return
+            await keep(number, "unknown")
+            try:
+                ended = await ending_of(add, row)
+            except Exception as bug:
+                bugs.append(bug)
+                return
+            await keep(number, ended)
+
+    await asyncio.gather(*map(one, range(len(rows)), rows), return_exceptions=True)
+    if bugs:
+        raise ExceptionGroup("bugs", bugs)
+""",
+        "hides-the-books-error",
     ),
     *(
         (

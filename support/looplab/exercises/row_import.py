@@ -86,6 +86,13 @@ EXERCISE = Exercise(
             "RowRefused and TimeoutError by name, and raise anything else in the end.",
         ),
         Mistake(
+            "hides-the-books-error",
+            "calls keep inside the try that catches what add raises, or drops what gather returns",
+            "keep raised an error, and your import returned as if the row were in the book. That "
+            "is a bug too, whatever the error is called. Call keep outside of the try that catches "
+            "what add raises, and look at each result of gather.",
+        ),
+        Mistake(
             "bug-is-saved",
             "keeps saved for the row whose add raised a bug",
             "The row with the bug counts as saved, and add never returned True for it.",
@@ -220,6 +227,8 @@ class _Stockroom:
     fates: Sequence[str]
     bug: Exception | None = None
     gate: int = 0
+    lost: Exception | None = None
+    """What ``keep`` raises for the outcome of the first row."""
     calls: Counter[int] = field(default_factory=Counter)
     under_way: int = 0
     peak: int = 0
@@ -250,6 +259,8 @@ class _Stockroom:
             self.book[number] = text
         self.entries.append((number, text))
         await asyncio.sleep(0)
+        if self.lost is not None and number == 0 and text != UNKNOWN:
+            raise self.lost
 
     async def add(self, row: dict[str, Any]) -> bool:
         number = UUID(row["id"]).int - 0x03_0000
@@ -320,6 +331,7 @@ async def check_import(import_rows: Any, *, limit: float | None = None) -> Verdi
     - ``"unknown"`` is kept of each row before it is added, and what became of it when it has ended;
     - as many rows are under way at once as its ``limit`` says, whatever it says, and each is added
       once;
+    - it raises what ``keep`` raises;
     - after an error that no row causes it begins no row, lets those under way end and keeps them,
       and raises the error, by itself or in an ExceptionGroup;
     - without rows it returns;
@@ -339,6 +351,8 @@ async def _judge(sandbox: Sandbox, *, import_rows: Any) -> str:
         await _judge_limit(sandbox, act, limit)
     for bug in _bugs():
         await _judge_bug(sandbox, act, bug)
+    for lost in (ConnectionError("the book is away"), TimeoutError("the book is busy")):
+        await _judge_lost_entry(sandbox, act, lost)
     await _judge_no_rows(sandbox, act)
     await _judge_cancellation(sandbox, act)
     return (
@@ -450,6 +464,15 @@ async def _judge_bug(sandbox: Sandbox, act: Callable[..., Any], bug: Exception) 
             raise EXERCISE.wrong("cut-off-by-a-bug", f"row {number} is {text!r}")
     if stockroom.begun_after:
         raise EXERCISE.wrong("goes-on-after-a-bug", f"row {stockroom.begun_after[0]}")
+
+
+async def _judge_lost_entry(sandbox: Sandbox, act: Callable[..., Any], lost: Exception) -> None:
+    stockroom = _Stockroom([GATED] * 2, lost=lost)
+    ran = await sandbox.run(lambda: _call(act, stockroom))
+    if ran.error is None:
+        raise EXERCISE.wrong("hides-the-books-error", f"{type(lost).__name__}: {lost}")
+    if not any(leaf is lost for leaf in leaves(ran.error)):
+        raise blame(ran.error)
 
 
 async def _judge_no_rows(sandbox: Sandbox, act: Callable[..., Any]) -> None:
