@@ -386,7 +386,7 @@ async def import_rows(rows, add, keep, limit=5):
             except Exception as bug:
                 bugs.append(bug)
 
-    await asyncio.gather(*map(one, range(len(rows)), rows))
+    await asyncio.gather(*map(one, range(len(rows)), rows), return_exceptions=True)
     if bugs:
         raise ExceptionGroup("bugs", bugs)
 """,
