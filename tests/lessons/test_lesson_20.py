@@ -221,6 +221,18 @@ async def test_without_redis_nobody_gets_in(shared_slot: Any, free_tcp_port: int
                 pytest.fail("it let somebody in")
 
 
+async def test_without_redis_an_order_may_come_again(
+    free_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with redis.asyncio.Redis(port=free_tcp_port, retry=Retry(NoBackoff(), 0)) as nowhere:
+        monkeypatch.setattr(checkout.here, "redis", nowhere, raising=False)
+        monkeypatch.setattr(checkout.here, "prefix", "orders")
+        with pytest.raises(HTTPException) as refused:
+            await checkout.order_with_shared_slots()
+    assert refused.value.status_code == 503
+    assert refused.value.headers
+
+
 async def test_a_charge_that_is_done_stays_done_when_redis_fails_before_the_slot_is_given_back(
     client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
