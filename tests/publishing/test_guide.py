@@ -13,7 +13,13 @@ from looplab.publishing.index import read_index
 from looplab.publishing.notebooks import read_notebook
 from looplab.publishing.rules.slides import PRESENTING
 
-MINUTES_AT_MOST = {"One hour": 60, "Half a day": 240, "A day": 480, "A second day": 480}
+MINUTES_AT_MOST = {
+    "One hour": 60,
+    "Half a day": 240,
+    "A day": 480,
+    "A second day": 480,
+    "Half a day more": 240,
+}
 
 
 @pytest.fixture(scope="module")
