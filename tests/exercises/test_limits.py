@@ -252,8 +252,21 @@ async def process_batch(items, process_item, max_concurrent):
     return [task.result() for task in tasks]
 """
 
+IN_A_CALLBACK = changed(
+    SLOT_FIRST,
+    ("        slots.release()\n", ""),
+    (
+        "            tasks.append(group.create_task(process(item)))\n",
+        """            tasks.append(group.create_task(process(item)))
+            tasks[-1].add_done_callback(lambda task: slots.release())
+""",
+    ),
+)
+RELEASED_BLINDLY = changed(IN_A_CALLBACK, ("lambda task: slots.release()", "slots.release"))
+
 RIGHT = (
     ("a slot before each item, as in the lesson's solution", SLOT_FIRST),
+    ("a slot before each item, given back in a callback", IN_A_CALLBACK),
     ("workers that ask in turn, in a TaskGroup", WORKERS),
     ("a bounded queue with a producer", QUEUE),
     ("a semaphore before each task, with other names", SEMAPHORE),
@@ -774,6 +787,11 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         batch("    return [process_item(item) async for item in items]\n"),
         "forgotten-await",
     ),
+    (
+        "it gives slots back in a callback that takes no task",
+        RELEASED_BLINDLY,
+        "raised",
+    ),
     ("it is not written", batch("    raise NotImplementedError\n"), "not-written"),
     ("it takes one argument", "async def process_batch(items):\n    return []\n", "raised"),
     ("it ends the program", batch("    raise SystemExit\n"), "exits"),
@@ -783,13 +801,33 @@ WRONG: tuple[tuple[str, str, str], ...] = (
 
 @pytest.mark.parametrize(("name", "source", "mistake"), WRONG, ids=[name for name, *_ in WRONG])
 async def test_a_wrong_answer_gets_its_own_hint(
-    name: str, source: str, mistake: str, written: Written
+    name: str, source: str, mistake: str, written: Written, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch = written("04", source)["process_batch"]
     before = asyncio.all_tasks()
     verdict = await check_process_batch(batch, limit=AMPLE)
     assert (verdict.passed, verdict.mistake) == (False, mistake), verdict.message
     assert asyncio.all_tasks() == before
+    assert caplog.messages == [], "what is logged would make the lesson's last cell red"
+
+
+async def test_the_error_of_a_callback_is_told_and_the_loop_is_as_before(
+    written: Written, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mine(loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
+        heard.append(told)
+
+    heard: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(mine)
+    try:
+        verdict = await check_process_batch(written("04", RELEASED_BLINDLY)["process_batch"])
+        assert loop.get_exception_handler() is mine
+    finally:
+        loop.set_exception_handler(None)
+    assert "a callback raised TypeError: Semaphore.release()" in verdict.message
+    assert heard == []
+    assert caplog.messages == []
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:

@@ -239,6 +239,15 @@ async def test_the_shutdown_waits_for_calls_that_are_with_the_partner(lesson: An
         assert partner.abandoned == 0, "it was answered, not dropped"
 
 
+async def test_no_time_out_of_the_clients_ends_a_call_before_longest_does(
+    lesson: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults: Any = httpx.AsyncClient.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "timeout", httpx.Timeout(SHORT))
+    async with shop(lesson, Supplier(latency=LONG).app) as customers:
+        assert (await customers.get("/stock/SKU-1")).status_code == 200
+
+
 async def test_time_in_the_queue_counts_towards_the_deadline(lesson: Any) -> None:
     partner = Supplier(latency=LONG)
     loop = asyncio.get_running_loop()

@@ -5,8 +5,9 @@ A wrapped task that raises SystemExit or KeyboardInterrupt does not take the eve
 one that swallows its cancellation can be closed.
 
 Some code goes too far for the check to go on with it: it keeps the loop (see
-:mod:`looplab.exercises.watchdog`) or changes what the whole process shares (see
-:mod:`looplab.exercises.containment`). Then the run ends at once, and so does the check.
+:mod:`looplab.exercises.watchdog`), changes what the whole process shares (see
+:mod:`looplab.exercises.containment`), or has a callback that raises, which nothing that awaits
+would hear of. Then the run ends at once, and so does the check.
 
 One thing cannot be stopped: a thread that the code has started runs on to its own end.
 """
@@ -214,6 +215,8 @@ class Sandbox:
         self._wake: asyncio.Future[None] | None = None
         self._threads_may_hang = False
         self._shared = contextlib.ExitStack()
+        self._others_handler: Callable[..., Any] | None = None
+        self._hears_callbacks = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -226,6 +229,9 @@ class Sandbox:
             shared.enter_context(kept_running(self._loop, self._is_inside, self._report))
             shared.callback(self._loop.set_task_factory, self._previous)
             self._loop.set_task_factory(self._factory)
+            self._others_handler = self._loop.get_exception_handler()
+            shared.callback(self._loop.set_exception_handler, self._others_handler)
+            self._loop.set_exception_handler(self._hear)
             shared.callback(self.watchdog.stop)
             self.watchdog.start()
             self._shared = shared.pop_all()
@@ -260,6 +266,7 @@ class Sandbox:
         left: list[str] = []
         with others_hidden():
             task = asyncio.create_task(learners_code(), context=self._context())
+            self._hears_callbacks = True
             try:
                 while not (task.done() or self.is_over()):
                     await _wait(
@@ -270,6 +277,9 @@ class Sandbox:
                 if task.done() and not self.is_over():
                     left = [_name(other) for other in await self._left()]
             finally:
+                self._hears_callbacks = (
+                    False  # what fails from here on, stopping it may have caused
+                )
                 ended = task.done() and not self._late
                 if replaced := put_back():
                     self._report(SHARED, f"it replaced {', '.join(replaced)}")
@@ -308,6 +318,23 @@ class Sandbox:
         if self.offence is None:
             self.offence = wrong(name, detail)
             self._loop.call_soon_threadsafe(self._wake_up)
+
+    def _hear(self, loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
+        """Report the error of a callback of the learner's code, which asyncio would only log.
+
+        This is the loop's exception handler meanwhile; whatever else comes is passed on.
+        """
+        error = told.get("exception")
+        # Its public name is new in Python 3.12, and only there does a handler run in it.
+        context = getattr(told.get("handle"), "_context", None)
+        if error is not None and context is not None and context.get(_sandbox) is self:
+            if self._hears_callbacks:
+                self._report("raised", f"a callback raised {tell(error)}")
+            let_go(error)
+        elif self._others_handler is not None:
+            self._others_handler(loop, told)
+        else:
+            loop.default_exception_handler(told)
 
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
