@@ -277,9 +277,8 @@ class Sandbox:
                 if task.done() and not self.is_over():
                     left = [_name(other) for other in await self._left()]
             finally:
-                self._hears_callbacks = (
-                    False  # what fails from here on, stopping it may have caused
-                )
+                # what fails from here on, stopping it may have caused
+                self._hears_callbacks = False
                 ended = task.done() and not self._late
                 if replaced := put_back():
                     self._report(SHARED, f"it replaced {', '.join(replaced)}")
