@@ -27,7 +27,7 @@ def changed(source: str, *edits: tuple[str, str]) -> str:
     return source
 
 
-LIFESPAN = """
+LIFESPAN = r"""
 def make_app(partner_url):
     @asynccontextmanager
     async def lifespan(app):
@@ -38,7 +38,7 @@ def make_app(partner_url):
     app = FastAPI(lifespan=lifespan)
 
     @app.get("/stock/{sku}")
-    async def stock(sku: str, request: Request):
+    async def stock(sku: Annotated[str, Path(pattern=r"^\w")], request: Request):
         url = f"{partner_url}/stock/{quote(sku, safe='')}"
         try:
             async with asyncio.timeout(ms(1_000)), request.state.slots:
@@ -77,6 +77,8 @@ def make_app(url):
 
     @service.get("/stock/{sku}")
     async def stock(sku: str, client: Annotated[httpx.AsyncClient, Depends(partner)]):
+        if sku in {".", ".."}:
+            raise HTTPException(404)
         deadline = asyncio.get_running_loop().time() + ms(1_000)
         try:
             async with asyncio.timeout_at(deadline):
@@ -134,6 +136,8 @@ class Partner:
         await self.client.aclose()
 
     async def stock(self, sku):
+        if not sku[0].isalnum():
+            raise HTTPException(422)
         try:
             async with asyncio.timeout(ms(1_000)):
                 async with self.slots:
@@ -159,7 +163,7 @@ def make_app(partner_url):
     return app
 """
 
-HANDLERS = """
+HANDLERS = r"""
 from contextlib import AsyncExitStack
 from fastapi.responses import JSONResponse
 
@@ -192,7 +196,7 @@ async def make_app(partner_url):
         return JSONResponse({"detail": "supplier"}, 504 if late else 502)
 
     @app.get("/stock/{sku}")
-    async def stock(sku: str):
+    async def stock(sku: Annotated[str, Path(pattern=r"^[^.]")]):
         url = httpx.URL(partner_url).copy_with(raw_path=f"/stock/{quote(sku, safe='')}".encode())
         async with asyncio.timeout(ms(1_000)):
             slot = await app.state.queue.get()
@@ -237,6 +241,7 @@ LATE = """        except (TimeoutError, httpx.TimeoutException):
 FAILED = """        except (httpx.HTTPError, ValueError):
             raise HTTPException(502) from None
 """
+PATTERNED = r"""sku: Annotated[str, Path(pattern=r"^\w")]"""
 PASSED = "FastAPI(lifespan=lifespan)"
 
 
@@ -271,8 +276,8 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         changed(
             LIFESPAN,
             (
-                "sku: str, request: Request",
-                "sku: str, request: Request, client=Depends(lambda: httpx.AsyncClient(timeout=1))",
+                ", request: Request):",
+                ", request: Request, client=Depends(lambda: httpx.AsyncClient(timeout=1))):",
             ),
             ("request.state.client.get", "client.get"),
             ("\ndef make_app", "\nfrom fastapi import Depends\n\ndef make_app"),
@@ -489,6 +494,47 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "waits-without-end",
     ),
     (
+        "it has httpx2's pool of ten, its time-outs, and no deadline",
+        changed(POOL, ("async with asyncio.timeout(ms(1_000)):", "if True:")),
+        "waits-add-up",
+    ),
+    (
+        "it has a deadline for the slot, and the client's time-outs for the call",
+        changed(
+            LIFESPAN,
+            (
+                SLOT + GET,
+                """            async with asyncio.timeout(ms(900)):
+                await request.state.slots.acquire()
+            try:
+                answer = await request.state.client.get(url)
+            finally:
+                request.state.slots.release()
+""",
+            ),
+        ),
+        "waits-add-up",
+    ),
+    (
+        "it gives the client the time that the wait for the slot has left",
+        changed(
+            LIFESPAN,
+            (
+                SLOT + GET,
+                """            deadline = asyncio.get_running_loop().time() + ms(1_000)
+            async with asyncio.timeout_at(deadline):
+                await request.state.slots.acquire()
+            try:
+                left = max(deadline - asyncio.get_running_loop().time(), 0.001)
+                answer = await request.state.client.get(url, timeout=left)
+            finally:
+                request.state.slots.release()
+""",
+            ),
+        ),
+        "waits-add-up",
+    ),
+    (
         "it keeps the slot of a call that failed or was late",
         changed(
             LIFESPAN,
@@ -629,6 +675,16 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "it cuts the sku at the question mark",
         changed(LIFESPAN, ("quote(sku, safe='')", "quote(sku.partition('?')[0])")),
         "sku-cut",
+    ),
+    (
+        "it encodes the sku, and lets dots climb",
+        changed(LIFESPAN, (PATTERNED, "sku: str")),
+        "sku-climbs",
+    ),
+    (
+        "its pattern allows dots wherever they stand",
+        changed(LIFESPAN, (r'r"^\w"', r'r"^[-\w.?=]+$"')),
+        "sku-climbs",
     ),
     # -- the answer
     (

@@ -116,6 +116,7 @@ async def test_a_sku_reaches_the_partner_whole_or_not_at_all(supplied: Any) -> N
         assert (await client.get("/stock/A%3Fprice=0")).json()["sku"] == "A?price=0"
         assert (await client.get("/stock/%2e%2e")).status_code in {404, 422}
         assert (await client.get("/stock/.")).status_code in {404, 422}
+        assert (await client.get("/stock/A%2FB")).status_code == 404
     assert list(supplier.calls_by_path) == ["/stock/A%3Fprice=0"]
 
 

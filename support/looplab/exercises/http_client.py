@@ -1,9 +1,10 @@
 """The exercise of lesson 08: one HTTP client for an app, made and closed in its lifespan.
 
 The supplier runs on a real server on this machine, sets a cookie with each answer, and notes those
-that come back. The app is started and stopped five times: on a good day, on a day
-on which the supplier fails, in a rush while it hangs, once to be stopped by an error, and once in
-another event loop. Another app gets a supplier that cannot be reached.
+that come back. The app is started and stopped six times: on a good day, on a day
+on which the supplier fails, in a rush while it hangs, with waits that add up to more than a second,
+once to be stopped by an error, and once in another event loop. Another app gets a supplier that
+cannot be reached.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from urllib.parse import quote
 import httpx
 from asgi_lifespan import LifespanManager
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 
 from looplab.exercises.checking import check, require_function
 from looplab.exercises.error_text import leaves
@@ -41,7 +42,12 @@ SLOW = 600  # milliseconds that a supplier may take; it is given up on after 100
 BUSY = 100  # milliseconds that it takes in another loop, so that requests meet there
 TICK = 20  # milliseconds between two looks whether a supplier that hangs has been given up on
 PATIENCE = 75  # such looks; a machine that stops everything stops them as well
+LONG = 700  # milliseconds, of which two, one after another, are more than a second
+DRIP = 600  # milliseconds between two pieces of an answer
+PIECES = 3  # of that answer
 ODD_SKU = "A?price=0"
+DOTS = "%2E%2E"  # the SKU that is a step up in a path
+DRIPPING = "dripping"  # the SKU whose answer comes in pieces
 CONTENDED = 15  # requests at once in another loop, so that some queue for a slot
 BABBLING = "maintenance"  # the SKU whose answer is a page of HTML
 STARTING = 5.0  # seconds that a lifespan gets to start, and to stop
@@ -109,6 +115,14 @@ EXERCISE = Exercise(
             "deadline covers.",
         ),
         Mistake(
+            "waits-add-up",
+            "has time-outs for parts of a request, and no deadline around all of them",
+            "Some requests had no answer within a second, although no wait of theirs was as long "
+            "as that. A client's time-outs bound one wait each: for a connection, then for each "
+            "piece of the answer. Put one deadline of ms(1_000) around all that a request waits "
+            "for.",
+        ),
+        Mistake(
             "seats-lost",
             "lets calls queue inside httpx under a deadline, or keeps a slot that timed out",
             "After a bad moment of the supplier, ten calls at once are not possible any more. "
@@ -143,6 +157,13 @@ EXERCISE = Exercise(
             "A SKU with a question mark did not reach the supplier whole: the rest of it became a "
             "query, so that a caller writes the request to your partner. Encode it: "
             'quote(sku, safe="").',
+        ),
+        Mistake(
+            "sku-climbs",
+            "encodes the sku and lets .. through",
+            "A request for the SKU .. left /stock/: quote leaves dots alone, and the client reads "
+            "/stock/.. as /. So a caller chooses what your partner is asked. Refuse such a SKU, "
+            'for example with Annotated[str, Path(pattern=r"^\\w")].',
         ),
         Mistake(
             "no-timeout",
@@ -220,11 +241,13 @@ class _Visit:
 class _Watched:
     """The supplier's app, which sets a cookie with each answer; ``cookies`` are those it got.
 
-    For one SKU it answers with a page that is no JSON.
+    For one SKU it answers with a page that is no JSON, for another it sends its answer in pieces.
+    ``strayed`` are the paths of requests that were for no stock.
     """
 
     app: ASGIApp
     cookies: list[str] = field(default_factory=list)
+    strayed: list[str] = field(default_factory=list)
 
     async def __call__(
         self, scope: MutableMapping[str, Any], receive: Callable, send: Callable
@@ -238,10 +261,23 @@ class _Watched:
             self.cookies += [
                 value.decode() for name, value in scope["headers"] if name == b"cookie"
             ]
+            if not scope["path"].startswith("/stock/"):
+                self.strayed.append(scope["path"])
+            if scope["path"] == f"/stock/{DRIPPING}":
+                await StreamingResponse(_drips())(scope, receive, sending)
+                return
             if scope["path"] == f"/stock/{BABBLING}":
                 await HTMLResponse("<h1>We will be back soon</h1>")(scope, receive, sending)
                 return
         await self.app(scope, receive, sending)
+
+
+async def _drips() -> AsyncGenerator[str]:
+    yield "{"
+    for _ in range(PIECES):
+        await asyncio.sleep(ms(DRIP))
+        yield " "
+    yield "}"
 
 
 class _Failure(Exception):
@@ -253,15 +289,17 @@ async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
 
     It is called as ``make_app(partner_url)`` with the address of a supplier on a real server on
     this machine, and returns a FastAPI app with ``GET /stock/{sku}``. The app is started, called
-    and stopped five times, once by an error and the last time in another event loop. It passes if
+    and stopped six times, once by an error and the last time in another event loop. It passes if
 
     - it answers what the supplier answers, requests in turn over one connection and requests at
       once at the same time;
-    - a sku reaches the supplier whole, and no cookie of its answers comes back to it;
+    - a sku reaches the supplier whole, one that is a step up in a path does not reach it, and no
+      cookie of its answers comes back to it;
     - a supplier that fails, cannot be reached or sends no JSON is a 502, one that says nothing
       for a second a 504;
     - in a rush, no more than ten calls are with a supplier that hangs, each request has an answer
       after a second, and ten at once are possible afterwards;
+    - nobody is answered later than that where each wait is shorter and two are longer;
     - a second start works, in another loop too, and after each stop no connection is open.
 
     Connections that an app leaves open are closed.
@@ -280,9 +318,14 @@ async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
             app = await _made(sandbox, make_app, server.url)
             await _judge_good_day(sandbox, app, server, supplier)
             await _judge_bad_day(sandbox, app, server, supplier)
+            if watched.strayed:
+                raise EXERCISE.wrong(
+                    "sku-climbs", f"the supplier was asked for {watched.strayed[0]}"
+                )
             if watched.cookies:
                 raise EXERCISE.wrong("cookies-shared", watched.cookies[0])
             await _judge_rush(sandbox, app, supplier)
+            await _judge_sum_of_waits(sandbox, app, supplier)
             await _judge_stop_by_error(sandbox, app, server)
             await _judge_another_loop(sandbox, app, supplier)
             await _judge_unreachable(sandbox, make_app)
@@ -292,7 +335,7 @@ async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
     return (
         f"{IN_TURN} requests in turn over one connection, {AT_ONCE} at once without waiting for "
         f"each other, {MOST} at most, each answered in a second, failures told apart, nothing open "
-        "after five starts and stops."
+        "after six starts and stops."
     )
 
 
@@ -353,7 +396,7 @@ async def _judge_bad_day(
         visit.answers = [await client.get("/stock/A")]
         visit.answers.append(await client.get(f"/stock/{quote(ODD_SKU, safe='')}"))
         async with asyncio.TaskGroup() as group:
-            for sku in ("slow", "failing", "hanging", BABBLING):
+            for sku in ("slow", "failing", "hanging", BABBLING, DOTS):
                 group.create_task(_status_of(client, sku, visit))
 
     ran = await sandbox.run(lambda: _visited(app, visit, asked))
@@ -418,6 +461,39 @@ async def _crowd_at(supplier: Supplier) -> int:
     for _ in range(LONGER):
         await asyncio.sleep(ms(TICK) / 2)
     return supplier.peak_in_flight
+
+
+async def _judge_sum_of_waits(sandbox: Sandbox, app: FastAPI, supplier: Supplier) -> None:
+    """Start the app again, with waits that are shorter than a second each, and longer together.
+
+    Twenty calls come at once, and each keeps its slot for long: the second ten would be answered
+    too late. One more gets its answer in pieces.
+    """
+    visit = _Visit()
+    supplier.latency = ms(LONG)
+    dripped, second = None, 2 * MOST
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        nonlocal dripped, second
+        for _ in range(TRIES):
+            async with asyncio.TaskGroup() as group:
+                for sku in (DRIPPING, *(f"E{number}" for number in range(2 * MOST))):
+                    group.create_task(_status_of(client, sku, visit))
+            dripped = visit.statuses.pop(DRIPPING)
+            # None stands for an answer that was longer in coming than anybody looked.
+            second = sum(status in {200, None} for status in visit.statuses.values()) - MOST
+            if dripped == 504 and second <= 0:
+                break
+
+    ran = await sandbox.run(lambda: _visited(app, visit, asked))
+    supplier.latency = 0
+    _judge_ended(ran, visit)
+    if second > 0:
+        told = f"{2 * MOST} calls of {LONG} ms, {MOST} at once: the second {MOST} were answered too"
+        raise EXERCISE.wrong("waits-add-up", told)
+    if dripped in {200, None}:
+        raise EXERCISE.wrong("waits-add-up", f"the supplier sent a piece each {DRIP} ms")
+    _judge_status("a supplier that sends its answer in pieces", dripped, 504)
 
 
 async def _judge_stop_by_error(sandbox: Sandbox, app: FastAPI, server: LoopbackServer) -> None:
