@@ -18,12 +18,12 @@ USUAL = "not benchmark and not mutation"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return 6 for a run of everything, and 0, which is this process, for a part or a benchmark.
+    """Return 4 for a run of everything, and 0, which is this process, for a part or a benchmark.
 
-    Six are for two cores: most tests wait more than they compute.
+    Four are for two cores: most tests wait more than they compute.
     """
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return 6 if everything and config.option.markexpr.strip() == USUAL else 0
+    return 4 if everything and config.option.markexpr.strip() == USUAL else 0
 
 
 class OneAtATime(LoadScopeScheduling):

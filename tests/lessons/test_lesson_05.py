@@ -184,8 +184,11 @@ async def test_after_bursts_of_time_outs_all_ten_connections_reach_the_partner(
     api.hang = True
     for _ in range(3):
         await asyncio.gather(*[search("lamp", only, 0.05) for _ in range(40)])
-    before = api.calls
-    await asyncio.gather(*[search("lamp", only, 0.4) for _ in range(10)])
+    before = -1
+    while before != api.calls:  # on a busy machine some of them reach the partner late
+        before = api.calls
+        await asyncio.sleep(0.3)
+    await asyncio.gather(*[search("lamp", only, 2) for _ in range(10)])
     assert api.calls - before == 10
 
 
