@@ -31,7 +31,7 @@ async def guarded(add, row):
             raise
         return repr(error)
 
-async def until_a_bug(rows, add, keep, limit, ending=ending_of):
+async def until_a_bug(rows, add, keep, limit, ending=ending_of, looks=True):
     slots, bugs = asyncio.Semaphore(limit), []
 
     async def one(number, row):
@@ -48,7 +48,8 @@ async def until_a_bug(rows, add, keep, limit, ending=ending_of):
 
     tasks = [one(number, row) for number, row in enumerate(rows)]
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    bugs += [result for result in results if isinstance(result, Exception)]
+    if looks:
+        bugs += [result for result in results if isinstance(result, Exception)]
     if bugs:
         raise ExceptionGroup("bugs", bugs)
 
@@ -372,23 +373,13 @@ async def import_rows(rows, add, keep, limit=5):
         "the book's error counts as a row's, since both are called TimeoutError",
         """
 async def import_rows(rows, add, keep, limit=5):
-    slots, bugs = asyncio.Semaphore(limit), []
+    async def kept(number, text):
+        try:
+            await keep(number, text)
+        except TimeoutError as error:
+            await keep(number, repr(error))
 
-    async def one(number, row):
-        async with slots:
-            if bugs:
-                return
-            try:
-                await keep(number, "unknown")
-                await keep(number, "saved" if await add(row) is True else "known")
-            except (RowRefused, TimeoutError) as error:
-                await keep(number, repr(error))
-            except Exception as bug:
-                bugs.append(bug)
-
-    await asyncio.gather(*map(one, range(len(rows)), rows), return_exceptions=True)
-    if bugs:
-        raise ExceptionGroup("bugs", bugs)
+    await until_a_bug(rows, add, kept, limit)
 """,
         "hides-the-books-error",
     ),
@@ -396,23 +387,7 @@ async def import_rows(rows, add, keep, limit=5):
         "the book's error stays in what gather returns",
         """
 async def import_rows(rows, add, keep, limit=5):
-    slots, bugs = asyncio.Semaphore(limit), []
-
-    async def one(number, row):
-        async with slots:
-            if bugs:
-                return
-            await keep(number, "unknown")
-            try:
-                ended = await ending_of(add, row)
-            except Exception as bug:
-                bugs.append(bug)
-                return
-            await keep(number, ended)
-
-    await asyncio.gather(*map(one, range(len(rows)), rows), return_exceptions=True)
-    if bugs:
-        raise ExceptionGroup("bugs", bugs)
+    await until_a_bug(rows, add, keep, limit, looks=False)
 """,
         "hides-the-books-error",
     ),

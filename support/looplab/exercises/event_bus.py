@@ -294,6 +294,7 @@ async def _judge(sandbox: Sandbox, *, bus: Any) -> str:
     await _judge_cancelled_handler(stage)
     await _judge_cancelled_publisher(stage)
     await _judge_unsubscribe(stage)
+    await _judge_failure_after_unsubscribe(stage)
     await _judge_twice(stage)
     return (
         "Every handler ran, whatever the others did. Every failure was reported once, with its "
@@ -600,7 +601,6 @@ async def _judge_unsubscribe(stage: _Stage) -> None:
         raise EXERCISE.wrong("skips-a-neighbour", f"called: {', '.join(first)}")
     if sorted(second) != ["one", "two"]:
         raise EXERCISE.wrong("still-called", f"called again: {', '.join(second)}")
-    await _judge_failure_after_unsubscribe(stage)
 
 
 async def _judge_failure_after_unsubscribe(stage: _Stage) -> None:

@@ -228,7 +228,7 @@ class _Stockroom:
     bug: Exception | None = None
     gate: int = 0
     lost: Exception | None = None
-    """What ``keep`` raises for the outcome of the first row."""
+    """What ``keep`` raises, once, for the outcome of the first row."""
     calls: Counter[int] = field(default_factory=Counter)
     under_way: int = 0
     peak: int = 0
@@ -260,7 +260,8 @@ class _Stockroom:
         self.entries.append((number, text))
         await asyncio.sleep(0)
         if self.lost is not None and number == 0 and text != UNKNOWN:
-            raise self.lost
+            lost, self.lost = self.lost, None
+            raise lost
 
     async def add(self, row: dict[str, Any]) -> bool:
         number = UUID(row["id"]).int - 0x03_0000
