@@ -125,6 +125,26 @@ WRONG = (
         "cold-water",
     ),
     (
+        "the toast's result inside its block",
+        """
+    async with asyncio.TaskGroup() as group:
+        toasting = group.create_task(toast_bread())
+        tea = await steep_tea(await boil_water())
+        return tea, toasting.result()
+""",
+        "result-too-early",
+    ),
+    (
+        "the result of each as soon as its task is made",
+        """
+    async with asyncio.TaskGroup() as group:
+        water = group.create_task(boil_water()).result()
+        tea = group.create_task(steep_tea(water)).result()
+        return tea, group.create_task(toast_bread()).result()
+""",
+        "result-too-early",
+    ),
+    (
         "the toast beside the tea only",
         """
     water = await boil_water()

@@ -82,10 +82,19 @@ async def test_a_status_becomes_an_outcome(lesson, mailing, status, ends) -> Non
 
 
 @pytest.mark.parametrize("status", [302, 401, 404, 422])
-async def test_a_request_of_ours_that_is_wrong_stays_an_error(lesson, mailing, status) -> None:
+async def test_a_request_of_ours_that_is_wrong_is_raised_and_sent_again_when_it_is_mended(
+    lesson, mailing, status
+) -> None:
+    users = everyone(mailing)
+    book = LetterBook(mailing.shop, "june")
     async with answers(status) as client:
-        with pytest.raises(httpx.HTTPStatusError):
-            await lesson["send_letter"](client, everyone(mailing)[0], "Hello.")
+        with pytest.raises(ExceptionGroup) as caught:
+            await lesson["send_notifications"](client, book, users, "Hello.")
+    assert {repr(error) for error in caught.value.exceptions} == {f"WrongLetter('status {status}')"}
+    assert len(caught.value.exceptions) == len(users)
+    assert set((await book.statuses()).values()) == {"wrong"}
+    await lesson["send_notifications"](mailing.letters, book, users, "Hello.")
+    assert Counter((await book.statuses()).values()) == {"sent": 47, "refused": 3}
 
 
 async def test_a_mailer_that_is_down_has_refused(lesson, mailing, free_tcp_port) -> None:

@@ -1,6 +1,7 @@
 """Lesson 13: the parts that it ships, attacked as production would."""
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
@@ -408,6 +409,22 @@ async def test_all_leave_and_the_answer_is_kept_for_the_next(names: Names) -> No
     partner.let.set()
     assert await ask(cache, "EUR") == "EUR"
     assert partner.calls == ["EUR"]
+
+
+async def test_all_leave_and_a_failure_is_no_error_that_nobody_retrieved(
+    names: Names, caplog: pytest.LogCaptureFixture
+) -> None:
+    partner = Partner(ConnectionError("down"))
+    cache = shared(names, partner.fetch)
+    visitor = ask(cache, "EUR")
+    await until(lambda: bool(partner.calls))
+    visitor.cancel()
+    await asyncio.wait([visitor])
+    partner.let.set()
+    await until(lambda: not cache.asking)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_keys_of_users_are_bounded_in_every_way(deeper: Names) -> None:

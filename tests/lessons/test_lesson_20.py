@@ -7,6 +7,7 @@ import inspect
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import asyncpg
@@ -157,6 +158,37 @@ async def test_a_dead_holders_slot_is_given_away_after_its_lease_and_not_before(
     assert await client.eval(checkout.TAKE, 1, "slots", 1, 600, "early") == 0
     async with slot(shared_slot, client, limit=1):
         assert await client.zscore("slots", "dead") is None
+
+
+async def test_a_short_lease_does_not_end_a_long_one(
+    shared_slot: Any, client: redis.asyncio.Redis
+) -> None:
+    async with slot(shared_slot, client):
+        assert await client.eval(checkout.TAKE, 1, "slots", 2, 50, "short") == 1
+        await asyncio.sleep(0.2)
+        assert await client.zcard("slots") > 0
+        assert 20_000 < await client.pttl("slots") <= 30_000
+
+
+@pytest.mark.parametrize("silent", [("eval", "zrem"), ("zrem",)], ids=["always", "at the end"])
+async def test_a_silent_redis_keeps_nobody_longer_than_patience_and_a_lease(
+    silent: tuple[str, ...],
+    shared_slot: Any,
+    client: redis.asyncio.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def says_nothing(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    for command in silent:
+        monkeypatch.setattr(client, command, says_nothing)
+    gets_in = "eval" not in silent
+    async with asyncio.timeout(20):
+        with nullcontext() if gets_in else pytest.raises(shared_slot.busy):
+            async with slot(shared_slot, client, patience=0.1, lease=0.5):
+                assert gets_in
+    assert "the lease will free a slot of slots" in caplog.text
 
 
 async def test_who_works_too_long_is_cancelled_before_the_lease_ends(

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from looplab.shop import Shop, open_shop
-from looplab.shop.letter_book import LetterBook, make_letter_table
+from looplab.shop.letter_book import LetterBook, WrongLetter, make_letter_table
 
 pytestmark = pytest.mark.anyio
 ADA = UUID(int=1)
@@ -64,6 +64,15 @@ async def test_a_letter_that_has_not_begun_is_named(shop: Shop) -> None:
     book = LetterBook(shop, "june")
     with pytest.raises(LookupError, match="has not begun"):
         await book.keep(Ended(ADA, "sent"))
+
+
+async def test_a_wrong_letter_is_raised_once_it_is_in_the_book_and_begins_again(shop: Shop) -> None:
+    book = LetterBook(shop, "june")
+    await book.begin(ADA)
+    with pytest.raises(WrongLetter, match="status 422"):
+        await book.keep(Ended(ADA, "wrong", "status 422"))
+    assert await book.statuses() == {ADA: "wrong"}
+    assert await book.begin(ADA)
 
 
 @pytest.mark.postgres

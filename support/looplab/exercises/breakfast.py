@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from looplab.exercises.checking import check, require_function
+from looplab.exercises.error_text import leaves
 from looplab.exercises.sandbox import Sandbox
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict
 from looplab.lab.units import ms
@@ -47,6 +48,12 @@ EXERCISE = Exercise(
             "awaits the toast before the tea, or before the water",
             "The tea waited for the toast, which it doesn't need. Await the water and the tea "
             "while the toast's task runs, and the toast last.",
+        ),
+        Mistake(
+            "result-too-early",
+            "asks the toast's task for its result inside the block, while it still runs",
+            "You asked a task for its result before it had ended. Ask after the async with block, "
+            "which ends when all its tasks have.",
         ),
         Mistake(
             "not-once",
@@ -127,6 +134,8 @@ async def _judge(sandbox: Sandbox, *, make_breakfast: Any) -> str:
     ran = await sandbox.run(lambda: act(*parts))
     if kitchen.cold:
         raise EXERCISE.wrong("cold-water", kitchen.cold)
+    if ran.error and any(isinstance(leaf, asyncio.InvalidStateError) for leaf in leaves(ran.error)):
+        raise EXERCISE.wrong("result-too-early")
     breakfast = ran.result()
     for part in ("water", "tea", "toast"):
         count = kitchen.events.count(f"{part} ended")

@@ -14,6 +14,12 @@ from looplab.shop import Shop
 
 UNKNOWN: Final = "unknown"
 REFUSED: Final = "refused"
+WRONG: Final = "wrong"
+
+
+class WrongLetter(Exception):
+    """A letter was wrong, by what its outcome says. It's in the book, and may be sent again."""
+
 
 _letters = Table(
     "letters",
@@ -35,7 +41,7 @@ class Outcome(Protocol):
 
     @property
     def status(self) -> str:
-        """One word: the book knows "refused" and "unknown", and takes any other for an end."""
+        """One word: the book knows "refused", "unknown" and "wrong"; any other is an end."""
         ...
 
     @property
@@ -61,7 +67,7 @@ class LetterBook:
     async def begin(self, user_id: UUID) -> bool:
         """Note the letter as unknown, and return True, if it may be sent now.
 
-        It may if it has never begun, or was refused. In all other cases return False.
+        It may if it has never begun, or was refused or wrong. In all other cases return False.
         """
         insert = _inserts[self._shop.engine.dialect.name]
         row = insert(_letters).values(
@@ -70,17 +76,23 @@ class LetterBook:
         claim = row.on_conflict_do_update(
             index_elements=[_letters.c.campaign, _letters.c.user_id],
             set_={"status": UNKNOWN, "reason": ""},
-            where=_letters.c.status == REFUSED,
+            where=_letters.c.status.in_([REFUSED, WRONG]),
         )
         return await self._write(claim) == 1
 
     async def keep(self, outcome: Outcome) -> None:
-        """Note how the letter ended. Raises LookupError for one that has not begun."""
+        """Note how the letter ended.
+
+        Raises LookupError for one that has not begun, and WrongLetter, with the outcome's reason,
+        once it has noted one that was wrong: that is a bug of the sender's.
+        """
         row = update(_letters).where(
             _letters.c.campaign == self._campaign, _letters.c.user_id == outcome.user_id
         )
         if not await self._write(row.values(status=outcome.status, reason=outcome.reason)):
             raise LookupError(f"user_id={outcome.user_id!r}: this letter has not begun")
+        if outcome.status == WRONG:
+            raise WrongLetter(outcome.reason)
 
     async def statuses(self) -> dict[UUID, str]:
         """Return the status of each letter that has begun."""

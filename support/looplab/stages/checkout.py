@@ -105,7 +105,8 @@ local at = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, at)
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end
 redis.call('ZADD', KEYS[1], at + ARGV[2], ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local left = redis.call('PTTL', KEYS[1])
+redis.call('PEXPIRE', KEYS[1], math.max(left, tonumber(ARGV[2])))
 return 1
 """
 
@@ -141,7 +142,8 @@ async def shared_slot(
 
     Raises SlotsBusy when no slot came free in time, TimeoutError when the block took too long, and
     redis.RedisError when Redis is away before the block: nobody gets a slot then. If it's away
-    afterwards, what the block did stands: that is logged, and the lease frees the slot.
+    afterwards, or silent for a lease, what the block did stands: that is logged, and the lease
+    frees the slot.
     """
     token = uuid4().hex
     arguments = [limit, int(lease * 1_000), token]
@@ -151,8 +153,9 @@ async def shared_slot(
             yield
     finally:
         try:
-            await asyncio.shield(redis.zrem(key, token))
-        except RedisError:
+            async with asyncio.timeout(lease):
+                await asyncio.shield(redis.zrem(key, token))
+        except (RedisError, TimeoutError):
             log.warning("Redis is away: the lease will free a slot of %s", key)
 
 
