@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import subprocess
@@ -51,6 +52,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The others are short, and fill all workers to the end.
     """
     items.sort(key=lambda item: (item.path.suffix != ".ipynb", "browser" not in item.path.parts))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def new_garbage_only(request: pytest.FixtureRequest) -> None:
+    """Keep what was there before a file of tests out of collections, of which many tests need some.
+
+    In a whole run that is thousands of tests and modules, and each collection took half a second.
+    The check of an exercise takes it back when it ends, but collects only what is new by itself.
+    """
+    if "exercises" not in request.path.parts and not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture

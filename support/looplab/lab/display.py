@@ -204,7 +204,7 @@ def _png(figure: "Figure") -> bytes:
     from PIL import Image, ImageColor
 
     raw = io.BytesIO()
-    figure.savefig(raw, format="png", dpi=2 * PIXELS_PER_INCH)
+    figure.savefig(raw, format="png", dpi=2 * PIXELS_PER_INCH, pil_kwargs={"compress_level": 0})
     small = io.BytesIO()
     with Image.open(raw) as image:
         colours = image.convert("RGB")
