@@ -196,6 +196,40 @@ WRONG = {
             await notes.write(note)
         """,
     ),
+    "one note for all orders, looked for before the charge": (
+        "shared-note",
+        """
+        if await notes.has("mailed"):
+            return
+        await bank.charge(order, key=order.id)
+        await mailer.send(order)
+        await notes.write("mailed")
+        """,
+    ),
+    "a note whatever becomes of the letter": (
+        "letter-lost",
+        """
+        if await notes.has(order.id):
+            return
+        await bank.charge(order, key=order.id)
+        try:
+            await mailer.send(order)
+        finally:
+            await notes.write(order.id)
+        """,
+    ),
+    "a note whatever becomes of the charge": (
+        "not-charged",
+        """
+        if await notes.has(order.id):
+            return
+        try:
+            await bank.charge(order, key=order.id)
+            await mailer.send(order)
+        finally:
+            await notes.write(order.id)
+        """,
+    ),
     "one note for all orders": (
         "shared-note",
         """

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -204,6 +205,23 @@ async def test_jobs_outlive_the_request_that_started_them_and_its_client(
         call.cancel()
         await asyncio.wait({call})
     assert done == ["works"]
+
+
+async def test_a_partial_that_fails_is_reported_and_takes_no_other_job_with_it(
+    background: dict[str, Any],
+) -> None:
+    done = []
+
+    async def works(number: int) -> None:
+        await asyncio.sleep(0)
+        done.append(10 // number)
+
+    async with asyncio.TaskGroup() as group:
+        jobs = background["Background"](group)
+        jobs.start(partial(works, 0))
+        jobs.start(works, 1)
+    assert background["reports"].errors == [ZeroDivisionError]
+    assert done == [10]
 
 
 async def test_an_error_of_a_job_is_reported_once_with_its_arguments(

@@ -208,7 +208,7 @@ class _Attempt:
     """Where it was killed, such as "after mailer.send"."""
     order: _Order = field(init=False)
     points: int = 0
-    calls: int = 0
+    called: list[str] = field(default_factory=list)
     cut: CutOff = field(default_factory=CutOff)
 
     def __post_init__(self) -> None:
@@ -233,8 +233,8 @@ class _Attempt:
 
     async def call(self, name: str, effect: Callable[[], Any]) -> Any:
         """Have the effect of the call of that name between two points."""
-        self.calls += 1
-        if self.calls > MOST_CALLS:
+        self.called.append(name)
+        if len(self.called) > MOST_CALLS:
             await self.cut.here(EXERCISE.wrong("too-many-calls", f"{MOST_CALLS} calls"))
         await self.point(f"before {name}")
         await asyncio.sleep(0)
@@ -339,9 +339,11 @@ async def _runs_whole_and_again(job: Callable[..., Any]) -> None:
 async def _two_orders(job: Callable[..., Any]) -> None:
     world = _World()
     for number in ("order-8", "order-9"):
-        await _Attempt(job, world, number).run()
+        attempt = _Attempt(job, world, number)
+        await attempt.run()
         if not world.count("charge", number):
-            raise EXERCISE.wrong("shared-key")
+            asked = "bank.charge" in attempt.called
+            raise EXERCISE.wrong("shared-key" if asked else "shared-note")
         if not world.count("letter", number):
             raise EXERCISE.wrong("shared-note")
         _account(world, number)
@@ -350,17 +352,22 @@ async def _two_orders(job: Callable[..., Any]) -> None:
 async def _fails_and_is_tried_again(job: Callable[..., Any]) -> None:
     for refuses, number in (("charge", "order-10"), ("send", "order-11")):
         world = _World(refuses=refuses)
-        for _ in range(2):
-            await _is_refused(job, world, number)
+        if not await _is_refused(job, world, number):
+            raise EXERCISE.wrong("error-swallowed")
+        partner = "bank" if refuses == "charge" else "mailer"
+        told = f"the {partner} had refused at first"
+        if not await _is_refused(job, world, number):
+            _account(world, number, keys=told)
+            raise EXERCISE.wrong("error-swallowed")
         if refuses == "charge" and world.count("letter", number):
             raise EXERCISE.wrong("letter-first", "the bank had refused")
         world.refuses = ""
         await _Attempt(job, world, number).run()
-        partner = "bank" if refuses == "charge" else "mailer"
-        _account(world, number, keys=f"the {partner} had refused at first")
+        _account(world, number, keys=told)
 
 
-async def _is_refused(job: Callable[..., Any], world: _World, number: str) -> None:
+async def _is_refused(job: Callable[..., Any], world: _World, number: str) -> bool:
+    """Run the job, whose bank or mailer refuses, and return whether the refusal came out."""
     try:
         await _Attempt(job, world, number).run()
     except Exception as error:
@@ -369,8 +376,8 @@ async def _is_refused(job: Callable[..., Any], world: _World, number: str) -> No
         if not any(isinstance(one, _RefusedError) for one in chain(error)):
             raise
         let_go(error)
-    else:
-        raise EXERCISE.wrong("error-swallowed")
+        return True
+    return False
 
 
 async def _is_killed_everywhere(job: Callable[..., Any]) -> None:
