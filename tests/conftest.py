@@ -19,12 +19,12 @@ USUAL = "not benchmark and not mutation"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return 5 for a run of everything, and 0, which is this process, for a part or a benchmark.
+    """Return 3 for a run of everything, and 0, which is this process, for a part or a benchmark.
 
-    Five are for two cores: lessons and browser take one each and mostly wait.
+    Three are for two cores. With five, a claim was contradicted that is mended since.
     """
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return 5 if everything and config.option.markexpr.strip() == USUAL else 0
+    return 3 if everything and config.option.markexpr.strip() == USUAL else 0
 
 
 class OneAtATime(LoadScopeScheduling):
