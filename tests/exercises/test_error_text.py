@@ -2,7 +2,7 @@
 
 import pytest
 
-from looplab.exercises.error_text import chain, raised_from
+from looplab.exercises.error_text import chain, holds, raised_from
 
 
 def raised(error: Exception, *, cause: Exception | None = None) -> Exception:
@@ -15,6 +15,21 @@ def while_handling(error: Exception, context: Exception) -> Exception:
     """Return ``error`` as raising it in an ``except`` leaves it."""
     error.__context__ = context
     return error
+
+
+@pytest.mark.parametrize(
+    ("error", "held"),
+    [
+        (None, False),
+        (ValueError(), False),
+        (TimeoutError(), True),
+        (ExceptionGroup("outer", [ValueError(), ExceptionGroup("inner", [TimeoutError()])]), True),
+        (while_handling(ValueError(), TimeoutError()), False),
+    ],
+)
+def test_a_kind_is_held_by_itself_and_by_groups(error: Exception | None, held: bool) -> None:
+    assert holds(error, TimeoutError) is held
+    assert holds(error, TimeoutError | KeyError) is held
 
 
 def test_a_chain_follows_causes_contexts_and_groups_and_names_each_once() -> None:

@@ -357,8 +357,7 @@ async def _fails_and_is_tried_again(job: Callable[..., Any]) -> None:
         partner = "bank" if refuses == "charge" else "mailer"
         told = f"the {partner} had refused at first"
         if not await _is_refused(job, world, number):
-            _account(world, number, keys=told)
-            raise EXERCISE.wrong("error-swallowed")
+            _account(world, number, keys=told)  # which raises: nothing can have been done yet
         if refuses == "charge" and world.count("letter", number):
             raise EXERCISE.wrong("letter-first", "the bank had refused")
         world.refuses = ""

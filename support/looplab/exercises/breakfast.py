@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from looplab.exercises.checking import check, require_function
-from looplab.exercises.error_text import leaves
+from looplab.exercises.error_text import holds
 from looplab.exercises.sandbox import Sandbox
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict
 from looplab.lab.units import ms
@@ -134,7 +134,7 @@ async def _judge(sandbox: Sandbox, *, make_breakfast: Any) -> str:
     ran = await sandbox.run(lambda: act(*parts))
     if kitchen.cold:
         raise EXERCISE.wrong("cold-water", kitchen.cold)
-    if ran.error and any(isinstance(leaf, asyncio.InvalidStateError) for leaf in leaves(ran.error)):
+    if holds(ran.error, asyncio.InvalidStateError):
         raise EXERCISE.wrong("result-too-early")
     breakfast = ran.result()
     for part in ("water", "tea", "toast"):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from looplab.exercises.checking import check, require_function
-from looplab.exercises.error_text import leaves
+from looplab.exercises.error_text import holds, leaves
 from looplab.exercises.sandbox import Ran, Sandbox, blame, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong, wrong
 from looplab.lab.lag import loop_lag
@@ -398,7 +398,8 @@ async def _run(sandbox: Sandbox, page: Page, round_: _Round, *, cancel: bool = F
     if isinstance(ran.error, Wrong):
         raise ran.error
     known = {repr(name) for name in {*EXTRAS, *OTHERS} - round_.behaviour.keys()}
-    if any(isinstance(leaf, KeyError) and str(leaf) in known for leaf in _leaves(ran.error)):
+    errors = [] if ran.error is None else leaves(ran.error)
+    if any(isinstance(leaf, KeyError) and str(leaf) in known for leaf in errors):
         _let_go_and_raise(ran, "names-hard-coded")
     return ran
 
@@ -458,7 +459,7 @@ async def _hung_extra(
     ran = await _run(sandbox, page, round_)
     if round_.outlasted:
         return EXERCISE.wrong("no-budget")
-    if ran.error is not None and _has(ran.error, TimeoutError):
+    if ran.error is not None and holds(ran.error, TimeoutError):
         let_go(ran.error)
         # Given up on the search, or on the extras before the budget had run out.
         early = len(round_.asked) == 1
@@ -492,7 +493,7 @@ async def _mistake_with_hung_search(
         return EXERCISE.wrong("search-without-budget"), round_.lag
     if ran.error is None:
         raise EXERCISE.wrong("page-without-products")
-    if not _has(ran.error, TimeoutError):
+    if not holds(ran.error, TimeoutError):
         raise blame(ran.error)
     let_go(ran.error)
     if round_.took > OVER * round_.budget:
@@ -507,7 +508,7 @@ async def _judge_failed_search(sandbox: Sandbox, page: Page) -> None:
     round_ = _Round(ms(AMPLE), _after(0, ExternalServiceError("search", "status 503")))
     round_.set(dict.fromkeys(EXTRAS, _after(0)))
     ran = await _run(sandbox, page, round_)
-    if not _has(ran.error, ExternalServiceError):
+    if not holds(ran.error, ExternalServiceError):
         if ran.error is not None:
             let_go(ran.error)
         raise EXERCISE.wrong("search-failure-hidden")
@@ -521,7 +522,7 @@ async def _judge_nothing_found(sandbox: Sandbox, page: Page) -> None:
     good, other, hangs = EXTRAS
     round_.set({good: _after(0), other: _after(0), hangs: round_.hang})
     ran = await _run(sandbox, page, round_)
-    if _has(ran.error, TimeoutError):
+    if holds(ran.error, TimeoutError):
         _let_go_and_raise(ran, "no-products-as-late")
     products, found, missing = _three(ran.result())
     if len(round_.asked) == 1 and not found and products == []:
@@ -541,9 +542,9 @@ async def _judge_failures(sandbox: Sandbox, page: Page) -> None:
         }
     )
     ran = await _run(sandbox, page, round_)
-    if _has(ran.error, ExternalServiceError):
+    if holds(ran.error, ExternalServiceError):
         _let_go_and_raise(ran, "failure-loses-all")
-    if _has(ran.error, TimeoutError):
+    if holds(ran.error, TimeoutError):
         _let_go_and_raise(ran, "inner-timeout-taken-for-deadline")
     products, found, missing = _three(ran.result())
     if as_found := {down, gives_up} & found.keys():
@@ -561,7 +562,7 @@ async def _judge_bug(sandbox: Sandbox, page: Page) -> None:
     ran = await _run(sandbox, page, round_)
     if ran.error is None:
         raise EXERCISE.wrong("bug-hidden")
-    if not _has(ran.error, _Bug):
+    if not holds(ran.error, _Bug):
         ran.result()
     let_go(ran.error)
     if round_.left:
@@ -574,20 +575,12 @@ async def _judge_cancelled(sandbox: Sandbox, page: Page) -> None:
         round_ = _Round(ms(AMPLE), searching)
         round_.set(dict.fromkeys(EXTRAS, round_.hang))
         ran = await _run(sandbox, page, round_, cancel=True)
-        if round_.outlasted or ran.error is None or _has(ran.error, TimeoutError):
+        if round_.outlasted or ran.error is None or holds(ran.error, TimeoutError):
             _let_go_and_raise(ran, "swallows-cancel")
         if not isinstance(ran.error, asyncio.CancelledError):
             raise blame(ran.error)
         if round_.left or ran.left:
             raise EXERCISE.wrong("left-on-cancel", ", ".join(round_.left or ran.left))
-
-
-def _leaves(error: BaseException | None) -> list[BaseException]:
-    return [] if error is None else list(leaves(error))
-
-
-def _has(error: BaseException | None, kind: type[Exception]) -> bool:
-    return any(isinstance(leaf, kind) for leaf in _leaves(error))
 
 
 def _let_go_and_raise(ran: Ran[Any], mistake: str) -> NoReturn:

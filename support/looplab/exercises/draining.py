@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from looplab.exercises.checking import check, require_function
-from looplab.exercises.error_text import leaves, raised_from
+from looplab.exercises.error_text import holds, raised_from
 from looplab.exercises.sandbox import Sandbox, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
 from looplab.lab.lag import loop_lag
@@ -390,7 +390,7 @@ class _Shift:
         if self.task.cancelled():
             raise asyncio.CancelledError
         if (error := self.task.exception()) is not None:
-            if any(isinstance(leaf, TimeoutError) for leaf in leaves(error)):
+            if holds(error, TimeoutError):
                 raise EXERCISE.wrong("timeout-escapes")
             raise error
         if self.under_way:
@@ -571,7 +571,7 @@ async def _handle_fails(shift_of: Begin, *, draining: bool) -> None:
     error = shift.task.exception() if ended else None
     if error is None:
         raise EXERCISE.wrong("error-swallowed")
-    if not any(isinstance(leaf, _HandleError) for leaf in leaves(error)):
+    if not holds(error, _HandleError):
         if replaced := raised_from(error, _HandleError):
             raise EXERCISE.wrong("error-replaced", type(replaced).__name__)
         raise error

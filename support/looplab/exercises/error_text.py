@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType
+from types import CodeType, UnionType
 
 from looplab.lab.trace import is_ours
 
@@ -39,6 +39,11 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
             yield from leaves(inner)
     else:
         yield error
+
+
+def holds(error: BaseException | None, kind: type[BaseException] | UnionType) -> bool:
+    """Return whether ``error`` is of that kind, or a group with one in it; None is neither."""
+    return error is not None and any(isinstance(leaf, kind) for leaf in leaves(error))
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from looplab.exercises.checking import check, require_function
-from looplab.exercises.error_text import leaves, raised_from
+from looplab.exercises.error_text import holds, leaves, raised_from
 from looplab.exercises.sandbox import Ran, Sandbox, blame, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong, wrong
 from looplab.lab.silent_failures import let_go
@@ -534,7 +534,7 @@ def _judge_error(ran: Ran[Any]) -> None:
 def _judge_failure(ran: Ran[Any], expected: type[Exception], whose: str, watch: _Watch) -> None:
     if ran.error is None:
         raise EXERCISE.wrong("error-swallowed", f"{whose} error")
-    if not any(isinstance(leaf, expected) for leaf in leaves(ran.error)):
+    if not holds(ran.error, expected):
         if replaced := raised_from(ran.error, expected):
             raise EXERCISE.wrong("error-replaced", f"{type(replaced).__name__} for {whose}")
         raise blame(ran.error)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from looplab.exercises.checking import check, require_function
 from looplab.exercises.cut_off import CutOff
-from looplab.exercises.error_text import leaves
+from looplab.exercises.error_text import holds, leaves
 from looplab.exercises.sandbox import Sandbox, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
 from looplab.lab.silent_failures import let_go
@@ -323,7 +323,7 @@ async def _none_can_start(roll: Callable[..., Any]) -> None:
     except Exception as error:
         if isinstance(error, Wrong):
             raise
-        hidden = not any(isinstance(leaf, _NoMemoryError) for leaf in leaves(error))
+        hidden = not holds(error, _NoMemoryError)
         let_go(error)
         if hidden:
             raise EXERCISE.wrong("start-error-hidden") from None

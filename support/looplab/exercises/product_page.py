@@ -22,7 +22,7 @@ from fastapi import FastAPI, HTTPException
 from sqlalchemy.exc import InvalidRequestError, OperationalError
 
 from looplab.exercises.checking import check, require_function
-from looplab.exercises.error_text import leaves
+from looplab.exercises.error_text import holds
 from looplab.exercises.lending import lent_shop
 from looplab.exercises.sandbox import Sandbox, blame, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, wrong
@@ -333,11 +333,9 @@ async def _judge_page(asker: "_Asker", product_id: UUID, expected: dict[str, Any
     answer = await asker.ask(product_id, watch)
     statements, connections = shop.statements, shop.peak_checked_out
     if answer.error is not None:
-        if any(isinstance(leaf, InvalidRequestError) for leaf in leaves(answer.error)) and (
-            watch.together
-        ):
+        if watch.together and holds(answer.error, InvalidRequestError):
             raise EXERCISE.wrong("shared-session")
-        if any(isinstance(leaf, asyncio.InvalidStateError) for leaf in leaves(answer.error)):
+        if holds(answer.error, asyncio.InvalidStateError):
             raise EXERCISE.wrong("result-too-early")
         raise blame(answer.error)
     if _holds_tasks(answer.value):
@@ -385,7 +383,7 @@ async def _judge_missing(asker: "_Asker") -> None:
     answer = await asker.ask(MISSING, _Watch(slow=asyncio.Event()))
     status = answer.response.status_code if answer.response is not None else 0
     if isinstance(answer.error, BaseExceptionGroup):
-        if any(isinstance(leaf, HTTPException) for leaf in leaves(answer.error)):
+        if holds(answer.error, HTTPException):
             raise EXERCISE.wrong("group-becomes-500")
         raise blame(answer.error)
     if answer.error is not None and not isinstance(answer.error, HTTPException):
@@ -411,7 +409,7 @@ async def _judge_bug_beside(asker: "_Asker") -> None:
     answer = await asker.ask(MISSING, _Watch(slow=asyncio.Event(), cleanup=KeyError("a bug")))
     dropped = answer.error.__context__ if isinstance(answer.error, HTTPException) else None
     if isinstance(dropped, BaseExceptionGroup):
-        if any(isinstance(leaf, KeyError) for leaf in leaves(dropped)):
+        if holds(dropped, KeyError):
             raise EXERCISE.wrong("drops-the-others", "bought_with raised a KeyError, too")
         let_go(dropped)
 

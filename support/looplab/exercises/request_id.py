@@ -25,7 +25,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from looplab.exercises.checking import check
-from looplab.exercises.error_text import leaves, tell
+from looplab.exercises.error_text import holds, tell
 from looplab.exercises.sandbox import Ran, Sandbox, blame, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong, wrong
 from looplab.lab.silent_failures import let_go
@@ -705,7 +705,7 @@ async def _judge_refused_ids(caller: _Caller) -> None:
 async def _judge_absent_headers(caller: _Caller) -> None:
     heard = await caller.connect(lambda: caller.wrap(_bare), *_request("/bare", _Watch()))
     if heard.error is not None:
-        if any(isinstance(leaf, KeyError | TypeError) for leaf in leaves(heard.error)):
+        if holds(heard.error, KeyError | TypeError):
             raise EXERCISE.wrong("headers-may-be-absent", _told(heard.error))
         raise blame(heard.error)
     if heard.request_id() is None:
@@ -850,7 +850,7 @@ def _require_error(heard: _Heard, kind: type[Exception]) -> None:
     """Require that the app's error came out of the middleware."""
     if heard.error is None:
         raise EXERCISE.wrong("swallows-the-error", f"it was a {kind.__name__}")
-    if not any(isinstance(leaf, kind) for leaf in leaves(heard.error)):
+    if not holds(heard.error, kind):
         raise blame(heard.error)
     let_go(heard.error)
     if heard.left:
