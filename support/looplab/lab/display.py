@@ -203,7 +203,7 @@ def _png(figure: "Figure") -> bytes:
     """Return ``figure`` as a PNG with a palette: pictures of flat colours shrink to a third."""
     from PIL import Image, ImageColor
 
-    raw = io.BytesIO()
+    raw = io.BytesIO()  # not compressed, since it is read again at once
     figure.savefig(raw, format="png", dpi=2 * PIXELS_PER_INCH, pil_kwargs={"compress_level": 0})
     small = io.BytesIO()
     with Image.open(raw) as image:
