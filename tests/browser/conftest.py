@@ -4,6 +4,7 @@ Playwright's own loop stays in the main thread while it is open, and no asyncio 
 beside it: so it opens and closes with each file of this folder, and no plugin keeps it.
 """
 
+import json
 import secrets
 import shutil
 import sys
@@ -26,6 +27,12 @@ SWITCHES = (
     "--disable-background-networking",
     "--disable-component-update",
 )
+SETTINGS = {
+    # cells out of sight are drawn too
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    # each test finds the lessons as they were at first
+    "docmanager-extension/plugin": {"autosave": False},
+}
 PACE = "0.5"  # half of each wait: quicker, and claims must hold there too
 
 
@@ -66,7 +73,7 @@ def browser(missing: Callable[[str], None]) -> Generator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(
     serving: Callable[..., AbstractContextManager[None]],
     free_tcp_port_factory: Callable[[], int],
@@ -86,11 +93,10 @@ def lab(
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, folder / path.name)
     settings = tmp_path_factory.mktemp("jupyter")
-    tracker = (
-        settings / "user" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
-    )
-    tracker.parent.mkdir(parents=True)
-    tracker.write_text('{"windowingMode": "none"}')  # cells out of sight are drawn too
+    for plugin, chosen in SETTINGS.items():
+        kept = settings / "user" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        kept.parent.mkdir(parents=True)
+        kept.write_text(json.dumps(chosen))
     port = free_tcp_port_factory()
     token = secrets.token_hex(16)
     command = [

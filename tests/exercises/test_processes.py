@@ -1,5 +1,6 @@
 """The check of lesson 20, with right answers in several styles and wrong ones."""
 
+import asyncio
 import textwrap
 import time
 from collections.abc import Callable
@@ -282,6 +283,20 @@ def answer(source: str) -> Any:
 async def test_right_answers_pass_in_any_style(name: str) -> None:
     verdict = await check_roll(answer(RIGHT[name]))
     assert verdict.passed, verdict.message
+
+
+async def test_a_machine_that_stands_still_for_a_moment_is_not_the_answers_mistake() -> None:
+    roll = answer(next(iter(RIGHT.values())))
+    stalls = iter([0.06])  # while the slow one of four starts
+
+    async def stalled(old: list[Any], start_new: Any) -> Any:
+        for after in stalls if len(old) == 4 else ():
+            asyncio.get_running_loop().call_later(after, time.sleep, 0.4)
+        return await roll(old, start_new)
+
+    verdict = await check_roll(stalled)
+    assert verdict.passed, verdict.message
+    assert next(stalls, None) is None
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -598,11 +598,20 @@ async def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) ->
     assert not worker.is_running()
 
 
-FAST = """
-import asyncio, sys, time
-asyncio.BaseEventLoop.time = lambda self: time.monotonic() * 200
+HURRIED = """
+import asyncio, sys, threading, time
 from looplab.stages import settling
-print(settling.READY, flush=True)
+
+since = None  # when the clock began to run 200 times as fast
+
+def clock(loop):
+    now = time.monotonic()
+    return now if since is None else since + (now - since) * 200
+
+def hurry_when_told():
+    global since
+    sys.stdin.readline()
+    since = time.monotonic()
 
 async def tick():
     while True:
@@ -612,6 +621,9 @@ async def work():
     ticking = asyncio.create_task(tick())  # the loop looks at its clock when it wakes
     await settling._work(*sys.argv[1:])
 
+asyncio.BaseEventLoop.time = clock
+threading.Thread(target=hurry_when_told, daemon=True).start()
+print(settling.READY, flush=True)
 asyncio.run(work())
 """
 
@@ -619,13 +631,17 @@ asyncio.run(work())
 async def test_a_worker_waits_for_jobs_while_the_reader_pauses_for_minutes() -> None:
     async with serve_redis() as address:
         queue = f"course:{uuid4().hex}"
-        worker = Child(["-c", FAST, address, queue, "300"])
+        worker = Child(["-c", HURRIED, address, queue, "300"])
         try:
             await worker.hear()
             async with redis.asyncio.Redis.from_url(address) as client:
                 async with asyncio.timeout(60):
-                    while not await client.exists(queue):  # noqa: ASYNC110 (Redis sets no event)
+                    # Redis sets no event for either
+                    while not await client.exists(queue):  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
+                    while not await client.xinfo_consumers(queue, "taskiq"):  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+                worker.tell("hurry\n")  # not before: to connect may take a busy machine its time
                 await asyncio.sleep(8)  # 27 minutes by the worker's clock
                 assert worker.alive
                 await delete_keys(client.execute_command, f"*{queue}*")

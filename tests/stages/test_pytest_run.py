@@ -159,7 +159,22 @@ async def test_each_outcome_is_told_with_what_pytest_says() -> None:
     assert report.failed == ["test_bad", "test_unlucky"]
     assert report.said["test_bad"] == "assert 1 == 2"
     assert "no database" in report.said["test_unlucky"]
-    assert report.seconds > 0
+
+
+SLEEPERS = """
+import time
+
+def test_one():
+    time.sleep(0.03)
+
+def test_two():
+    time.sleep(0.03)
+"""
+
+
+async def test_the_seconds_of_all_tests_are_added_up() -> None:
+    report = await ran(SLEEPERS, "test_one", "test_two")
+    assert 0.06 <= report.seconds < 60
 
 
 async def test_a_file_without_a_test_is_said() -> None:
