@@ -161,7 +161,13 @@ class Kernel:
     """A kernel such as JupyterLab's: run a cell, read what it shows."""
 
     def __init__(self):
-        self.manager, self.client = start_new_kernel(kernel_name="python3")
+        for tries_left in (2, 1, 0):
+            try:
+                self.manager, self.client = start_new_kernel(kernel_name="python3")
+                break
+            except RuntimeError:  # another process took a port that jupyter_client had chosen
+                if not tries_left:
+                    raise
 
     def close(self):
         self.client.stop_channels()
