@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
 VISITS, CLIENTS = 24, 4  # thrice the lesson's load, so that opening connections is a small part
 CELLS = (
-    *("setup", "naive-partners", "naive-home", "naive-fraud"),
+    *("setup", "naive-partners", "naive-home"),
     *("repair-client", "repair-thread", "repair-gather", "breaks-down-fixed"),
 )
 

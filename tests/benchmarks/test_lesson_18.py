@@ -14,7 +14,7 @@ from looplab.lab import compare, in_process
 
 pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 
-CELLS = ("setup", "shop-stock", "shop-take", "shop-app", "pattern-test", "compare-fix")
+CELLS = ("setup", "shop-take", "shop-app", "pattern-test", "compare-fix")
 ROUNDS = 9
 BUYERS = 100
 HOURS = 2_000

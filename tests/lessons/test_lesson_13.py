@@ -38,9 +38,8 @@ async def lesson(cells_of: Any, reports: Reports) -> Names:
     cells = cells_of("13")
     await cells.run("setup")
     cells.names.update(log=storefront.log, diagnosis="")
-    await cells.define("naive-partners", "naive-home", "naive-fraud")
-    await cells.define("repair-client", "repair-thread", "repair-gather", "repair-deadline")
-    await cells.define("breaks-down-fixed", "exercise-stub", "exercise-solution")
+    await cells.define("naive-partners", "naive-home", "repair-client", "repair-thread")
+    await cells.define("repair-gather", "breaks-down-fixed", "exercise-stub", "exercise-solution")
     return SimpleNamespace(**cells.names, all=cells.names)
 
 
@@ -124,14 +123,21 @@ async def test_a_search_engine_that_is_gone_or_hangs_costs_no_page(
     assert len(reports.lines) == SENT * (6 + 3)
 
 
-async def test_the_first_repair_turns_an_error_of_the_partner_into_a_500(
+async def test_without_a_net_an_error_of_the_partner_is_a_500(
     lesson: Names, service: Storefronts, shipped: Any
 ) -> None:
-    shipped["recommend"] = lesson.recommend_in_time
+    shipped["recommend"] = lesson.recommend
     lesson.all["ms"] = lambda milliseconds: 10.0  # no deadline decides, however busy the machine
     async with serve(answering(b"{}", 503)) as server:
         load = await service.burst(shipped, PAGES, url=server.url)
     assert load.errors == {"status 500": 6}
+
+
+async def test_of_the_lessons_load_no_request_fails_once_it_is_shipped(
+    service: Storefronts, shipped: Any, reports: Reports
+) -> None:
+    assert (await service.burst(shipped, service.visits)).failed == 0
+    assert [line for line in reports.lines if "no recommendations: TimeoutError" in line]
 
 
 async def test_a_bug_of_ours_is_a_500_that_somebody_sees(

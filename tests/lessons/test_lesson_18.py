@@ -12,14 +12,14 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from looplab.lab import in_process
+from looplab.lab import in_process, xray
 from looplab.project import Project
 from looplab.publishing.cells import run_cell
 from looplab.publishing.notebooks import read_notebook
 
 pytestmark = pytest.mark.anyio
 
-SHOP = ("setup", "shop-stock", "shop-take", "shop-app", "compare-fix")
+SHOP = ("setup", "shop-take", "shop-app", "compare-fix")
 SUITE = ("naive-test", "pattern-fixtures", "pattern-test", "breaks-blocking-fixture")
 FAULTS = """
 async def refuses_everybody(db):
@@ -255,6 +255,13 @@ async def test_a_cup_that_is_taken_stays_taken_when_the_process_dies(
             assert await found.fetchone() == (0,)
 
 
+async def test_all_ten_buyers_are_inside_at_the_same_time(cells_of: Callable[[str], Any]) -> None:
+    names = await cells_of("18").define(*SHOP, "pattern-test")
+    async with in_process(names["make_shop"](names["take_cup"])) as client:
+        racing = await xray(names["ten_at_once"](client), show=False)
+    assert racing.peak_in_flight("buy") == 10
+
+
 async def test_ten_buyers_of_a_shop_that_hangs_are_given_up(
     cells_of: Callable[[str], Any],
 ) -> None:
@@ -284,8 +291,24 @@ async def test_the_suite_fails_for_each_of_four_other_faults(
         show=False,
         VERSIONS=names["FAULTY"],
     )
-    caught = {name.partition("[")[2].rstrip("]") for name in ran.failed}
-    assert caught == {fault.__name__ for fault in names["FAULTY"]}
+    assert set(ran.caught) == {fault.__name__ for fault in names["FAULTY"]}
+
+
+async def test_each_broken_version_fails_the_test_that_is_for_it(
+    cells_of: Callable[[str], Any],
+) -> None:
+    more = ("breaks-blocking", "breaks-leak", "breaks-leak-test", "ship-versions")
+    names = await cells_of("18").define(*SHOP, *SUITE, *more)
+    names["receipts"] = []
+    parts = ["test_ten_buyers", "test_nothing_left", "every_shop", "anyio_backend", "client"]
+    ran = await names["run_tests"](*(names[part] for part in (*parts, "no_blocking")), show=False)
+    assert len(ran.outcomes) == 8
+    assert {test: told[:13] for test, told in ran.said.items()} == {
+        "test_ten_buyers[take_cup]": "assert [200, ",
+        "test_ten_buyers[take_blocking]": "BlockingError",
+        "test_nothing_left[take_blocking]": "BlockingError",
+        "test_nothing_left[take_and_mail]": "TaskLeakError",
+    }
 
 
 async def test_a_jumping_clock_waits_for_what_a_thread_sends(

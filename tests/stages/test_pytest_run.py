@@ -161,6 +161,28 @@ async def test_each_outcome_is_told_with_what_pytest_says() -> None:
     assert "no database" in report.said["test_unlucky"]
 
 
+VARIANTS = """
+import pytest
+
+@pytest.mark.parametrize("number", [3, 1, 2])
+def test_odd(number):
+    assert number % 2
+
+@pytest.mark.parametrize("number", [2, 1, 4])
+def test_small(number):
+    assert number < 2
+
+def test_bad():
+    assert 1 == 2
+"""
+
+
+async def test_what_is_caught_are_the_parameters_with_which_a_test_fails() -> None:
+    report = await ran(VARIANTS, "test_odd", "test_small", "test_bad")
+    assert report.caught == ["2", "4"]
+    assert "test_bad" in report.failed
+
+
 SLEEPERS = """
 import time
 

@@ -1,8 +1,10 @@
 """Where lesson 13 tries its storefront."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import httpx
 import httpx2
@@ -10,13 +12,15 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from looplab.lab import LoadReport, Rounds
+from looplab.lab import LoadReport, Rounds, ms, xray
 from looplab.lab.display import collected
 from looplab.shop import Shop, storefront
 from looplab.stages.storefronts import (
     Storefronts,
     answered_after_bursts,
     download,
+    fetch_rate,
+    fraud_score,
     waits_of_arrivals,
 )
 
@@ -116,6 +120,18 @@ async def test_the_waterfall_says_what_cannot_be_told_from_noise(service: Storef
         service.show_waterfall(bound=0.1)
     shown = str([each for each in outputs if "image/png" not in each])
     assert "From 1,050 ms to 250 ms, 4.2 times as quick. Not told from noise: gather." in shown
+
+
+async def test_the_fraud_library_holds_whoever_calls_it() -> None:
+    began = time.perf_counter()
+    fraud_score(uuid4())
+    assert time.perf_counter() - began >= ms(59)
+
+
+async def test_each_question_for_a_rate_is_marked() -> None:
+    seen = await xray(fetch_rate("EUR"), show=False)
+    assert seen.result == 1.08
+    assert [mark.text for mark in seen.marks] == ["asks for EUR"]
 
 
 async def test_bursts_lose_connections_of_httpx_and_slots_keep_them() -> None:

@@ -61,6 +61,15 @@ class Ran:
         """The names of the tests that did not pass, in their order."""
         return [name for name, outcome in self.outcomes.items() if outcome != "passed"]
 
+    @property
+    def caught(self) -> list[str]:
+        """The parameters with which a test did not pass, each once, in their order.
+
+        A parameter is what stands in brackets behind a test's name: ``late`` of ``test_it[late]``.
+        """
+        behind = [name.partition("[")[2].removesuffix("]") for name in self.failed]
+        return list(dict.fromkeys(parameter for parameter in behind if parameter))
+
 
 async def run_tests(
     *parts: Any,

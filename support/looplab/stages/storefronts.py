@@ -1,6 +1,7 @@
 """Where lesson 13 tries its storefront: one load, three times, x-rays, bursts and downloads."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
@@ -16,6 +17,7 @@ from looplab.lab import (
     Rounds,
     load_rounds,
     load_test,
+    mark,
     ms,
     serve,
     show_picture,
@@ -139,6 +141,18 @@ class Storefronts:
             alt=f"A waterfall of the load's time, a bar for each repair. {summary}",
             summary=summary,
         )
+
+
+def fraud_score(user_id: UUID) -> None:
+    """Score a user, as a library does that isn't async: it holds its thread for 60 ms."""
+    time.sleep(ms(60))
+
+
+async def fetch_rate(currency: str) -> float:
+    """Return the rate of a currency, after a mark in the x-ray and the partner's 40 ms."""
+    mark(f"asks for {currency}")
+    await asyncio.sleep(ms(40))
+    return 1.08
 
 
 async def answered_after_bursts(library: Any, *, pool: float, slots: asyncio.Semaphore) -> int:
