@@ -211,14 +211,14 @@ async def test_a_holder_that_was_killed_blocks_for_one_lease(
         pass
 
 
-@pytest.mark.parametrize("process", ["process_locked", "process_order", "process_in_one_update"])
+@pytest.mark.parametrize("process", ["process_order", "process_in_one_update"])
 async def test_no_payment_is_lost(cells_of: Opens, redis: CourseRedis, process: str) -> None:
     lesson = cells_of("09")
     async with open_shop() as shop:
         ledger = await open_ledger(shop)
         lesson.names |= {"redis": redis, "ledger": ledger}
         await lesson.run(*SHIPPED, "naive-process")
-        await lesson.define("pattern-xray", "compare", "ship-order")
+        await lesson.define("pattern-xray", "compare")
         assert await ledger.book_at_once(lesson.names[process], workers=5) == 5
 
 
@@ -264,6 +264,26 @@ async def test_across_a_network_no_moment_to_leave_keeps_the_lock(
             kept[deadline] = await near.exists(KEY)
             await near.delete(KEY)
         assert not any(kept.values()), kept
+
+
+@pytest.mark.parametrize(
+    ("lesson", "cells"),
+    [("09", ("exercise-solution",)), ("09_deeper", ("renew-loop", "renew-held"))],
+)
+async def test_a_renewal_that_failed_too_does_not_hide_the_block_s_own_error(
+    cells_of: Opens, redis: CourseRedis, lesson: str, cells: tuple[str, ...]
+) -> None:
+    names = await cells_of(lesson).define("setup", *cells)
+
+    async def fails_when_stopped() -> None:
+        async with names["renewed"](redis, "order:7", 0.3):
+            await redis.set("order:7", "another's", px=60_000)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise LookupError("no such order")
+
+    assert isinstance(await told(fails_when_stopped()), LookupError)
 
 
 # ---------------------------------------------------------------- the second helping

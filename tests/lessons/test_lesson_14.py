@@ -100,8 +100,8 @@ async def test_the_invoice_prints_in_a_thread(check_up: Any) -> None:
 
 async def test_an_app_that_starts_only_once_answers_a_list_of_requests(cells_of: Any) -> None:
     supplier = await OpenSupplier.open()
-    lesson = cells_of("14")
-    names = await lesson.define("setup", "breaks-once-app")
+    lesson = cells_of("14_deeper")
+    names = await lesson.define("setup", "once-imports", "once-app")
     names["supplier"] = supplier
     report = await xray_app(names["make_once"](), ["/stock", "/stock"], times=2)
     assert [reply.status for reply in report.replies] == [200] * 4
@@ -122,6 +122,25 @@ async def test_the_check_up_of_an_app_that_only_hangs_comes_to_an_end(cells_of: 
     async with asyncio.timeout(60):
         await names["check_up"](lambda: hangs, ["/"])
     assert rows[0][0][HEADINGS.index("answers")] == "10 × none"
+
+
+async def test_the_check_up_waits_two_seconds_for_an_answer_and_no_longer(
+    cells_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PACE_VARIABLE, "0.25")  # so that two seconds are half a second
+    names = await cells_of("14").define("setup", "ship-check-up")
+    names["show_table"] = lambda _headings, found: None
+
+    async def late_for_a_while(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise RuntimeError("no lifespan here")
+        await asyncio.sleep(ms(5_000) if scope["path"] == "/late" else ms(200))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    late, in_time = await names["check_up"](lambda: late_for_a_while, ["/late", "/in-time"])
+    assert [reply.error for reply in late.replies] == ["no answer within 0.5 s"] * 10
+    assert [reply.status for reply in in_time.replies] == [204] * 10
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="pstree needs Python 3.14")

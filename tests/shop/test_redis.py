@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import LockNotOwnedError, NoScriptError, ResponseError
 
 from looplab.project import Project
@@ -266,6 +267,20 @@ async def test_an_answer_may_be_long_on_its_way() -> None:
         assert await far.exists("a", "b") == 1
     with pytest.raises(ValueError, match="answers_after=-1"):
         open_redis("", answers_after=-1)
+
+
+async def test_a_client_can_refuse_as_if_its_server_were_away() -> None:
+    async with open_redis("", name="away") as away:
+        await away.set("a", "1")
+        away.sent.clear()
+        away.refuses = True
+        for command in (away.get("a"), away.eval("return 1", 1, "a")):
+            with pytest.raises(RedisConnectionError, match="away"):
+                await command
+        assert not away.sent
+        away.refuses = False
+        assert await away.get("a") == b"1"
+        away.refuses = True  # it closes all the same
 
 
 @pytest.mark.redis

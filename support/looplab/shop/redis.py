@@ -67,6 +67,8 @@ class CourseRedis(Redis):
         sent: how often each command was sent, by name; `sent.clear()` begins anew.
         answers_after: how long each answer is on its way back, in seconds. It may be changed: a
             Redis that falls silent answers after a minute.
+        refuses: whether every command of its user raises redis-py's ConnectionError, as where the
+            server is away; False at first, and it may be changed. Closing works all the same.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class CourseRedis(Redis):
         self._address = address
         self._name = name
         self.answers_after = answers_after
+        self.refuses = False
 
     def __await__(self) -> Generator[Any, Any, Self]:
         return self._opened().__await__()
@@ -97,8 +100,11 @@ class CourseRedis(Redis):
 
         Raises:
             ValueError: the client does not know which words of the command are keys.
+            redis.exceptions.ConnectionError (when awaited): it `refuses`.
         """
         prefixed = self._prefixed(args)
+        if self.refuses:
+            return _refuse()
         self.sent[args[0]] += 1
         return super().execute_command(*prefixed, **options)
 
@@ -305,6 +311,10 @@ def _pool(address: str) -> ConnectionPool:
 
 def _without_password(url: str) -> str:
     return re.sub(r"//[^/]*@", "//…@", url)
+
+
+async def _refuse() -> NoReturn:
+    raise redis.exceptions.ConnectionError("the server is away")
 
 
 def _refused(what: str) -> ValueError:
