@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
-from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.types import ASGIApp
 
 from looplab.lab import Recording, mark, ms, serve, xray
@@ -17,6 +17,9 @@ from looplab.shop.noting import noting_sessions
 
 events: list[str] = []
 """What has happened since the last `ask`, in its order: lines of the log, and what is noted."""
+
+opened: list[AsyncSession] = []
+"""Sessions that the card's layer has opened, kept so that the lesson can close them again."""
 
 reports = FastAPI()
 """An app whose `/report` streams five lines; each takes it 20 ms."""
