@@ -17,15 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 VISITS = 5
 CALLS = 100
 ROUNDS = 9
-CELLS = (
-    "setup",
-    "work",
-    "naive-app",
-    "pattern-generator",
-    "pattern-app",
-    "breaks-shield",
-    "breaks-yield-finally",
-)
+CELLS = ("setup", "naive-app", "pattern-generator", "breaks-shield")
 CELLS_OF_DEEPER = (
     "setup",
     "reader-run",

@@ -27,7 +27,8 @@ CELLS = ("naive-bus", "pattern-bus", "pattern-worker", "breaks-silent-logging")
 def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define."""
     given = {"asyncio": asyncio, "inspect": inspect, "defaultdict": defaultdict, "ms": ms}
-    return names_of("12", CELLS, log=logging.getLogger("shop.events"), **given)
+    log = logging.getLogger("shop.events")
+    return names_of("12", CELLS, definitions_only=True, log=log, **given)
 
 
 class Buses:

@@ -9,6 +9,8 @@ from fastapi import FastAPI, HTTPException, WebSocket
 from fastapi.responses import StreamingResponse
 
 from looplab.lab import in_process, serve
+from looplab.shop.log_lines import note_log
+from looplab.stages.wrapping import events, open_noting_shop
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +26,7 @@ def lines() -> list[str]:
 async def layer(cells_of: Any, lines: list[str]) -> Any:
     """The lesson's layer, whose log goes to ``lines``."""
     names = await cells_of("10").define(*LAYER)
-    logger = names["logger"] = names["note_log"]("shop.test", lines.append)
+    logger = names["logger"] = note_log("shop.test", lines.append)
     assert logger.isEnabledFor(logging.INFO)
     return names["ASGITimingMiddleware"]
 
@@ -58,7 +60,7 @@ async def test_the_cards_layer_logs_a_failure_only_where_it_is_wrapped_around(
     cells_of: Any, lines: list[str]
 ) -> None:
     names = await cells_of("10").define("setup", "naive-middleware")
-    names["logger"] = names["note_log"]("shop.test", lines.append)
+    names["logger"] = note_log("shop.test", lines.append)
 
     async def broken() -> None:
         raise RuntimeError("a bug")
@@ -135,9 +137,9 @@ async def test_the_shipped_dependency_gives_the_connection_back_when_a_reader_le
     cells_of: Any,
 ) -> None:
     lesson = cells_of("10")
-    names = await lesson.run("setup", "open-shop", "breaks-session-lines", "breaks-session-app")
-    await lesson.run("breaks-session-fixed")
-    shop = names["shop"]
+    shop, lesson.names["sessions"] = await open_noting_shop()
+    cells = ("breaks-session-lines", "breaks-session-app", "breaks-session-fixed")
+    names = await lesson.run("setup", *cells)
     try:
         async with (
             serve(names["exports"]) as server,
@@ -145,7 +147,7 @@ async def test_the_shipped_dependency_gives_the_connection_back_when_a_reader_le
             client.stream("GET", "/fixed") as response,
         ):
             await anext(response.aiter_raw())
-        assert names["events"][-1] == "session closed"
+        assert events[-1] == "session closed"
         assert shop.checked_out == 0
     finally:
         await shop.close()

@@ -16,10 +16,11 @@ from fastapi import FastAPI
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import OperationalError, StatementError
 
-from looplab.lab import in_process, ms, serve
+from looplab.lab import caught_leaks, in_process, ms, serve
 from looplab.shop import Shop, open_shop
 from looplab.shop.models import OutboxMessage, utc_now
 from looplab.shop.newcomers import (
+    Effects,
     FlakySessions,
     Reports,
     calls,
@@ -30,6 +31,7 @@ from looplab.shop.newcomers import (
     owe,
     owed,
     running,
+    rush,
 )
 from looplab.shop.partners import Mailer
 
@@ -98,6 +100,59 @@ async def working(bus: Names, *handlers: Callable[[Any], Any]) -> AsyncGenerator
 
 
 # ---------------------------------------------------------------- the lesson's bus and worker
+
+
+@pytest.fixture
+async def signing_up(bus: Names, cells_of: Any) -> AsyncGenerator[Names]:
+    """Return what the lesson defines, ``create_user`` and its handler too, and their mailer."""
+    mailer, mail = open_mailer(latency=0.02)
+    given = cells_of("12")
+    given.names.update(bus.all, mail=mail, effects=Effects())
+    await given.define("naive-handlers", "naive-service")
+    async with mail:
+        yield SimpleNamespace(**given.names, mailer=mailer)
+
+
+async def test_the_cards_bus_sends_letters_side_by_side_and_a_worker_one_by_one(
+    signing_up: Names,
+) -> None:
+    handlers, mailer = signing_up.AsyncEventBus(), signing_up.mailer
+    handlers.subscribe(EVENT, signing_up.on_user_created)
+    waiting = await rush(signing_up.create_user, handlers, mailer)
+    queued = signing_up.QueuedEventBus(handlers)
+    async with running(signing_up.work(queued)):
+        quick = await rush(signing_up.create_user, queued, mailer)
+    assert waiting.at_once > quick.at_once == 1
+    assert quick.answered < quick.mailed
+    assert waiting.mailed < quick.mailed
+
+
+async def test_the_cards_bus_waits_for_the_slowest_handler(signing_up: Names) -> None:
+    ended: list[str] = []
+
+    async def slow(data: Any) -> None:
+        await asyncio.sleep(0.05)
+        ended.append("slow")
+
+    async def quick(data: Any) -> None:
+        ended.append("quick")
+
+    handlers = signing_up.AsyncEventBus()
+    handlers.subscribe(EVENT, slow)
+    handlers.subscribe(EVENT, quick)
+    await signing_up.create_user(newcomer("ada"), handlers)
+    assert ended == ["quick", "slow"]
+
+
+async def test_an_error_of_the_cards_handler_appears_nowhere(
+    signing_up: Names, reports: Reports
+) -> None:
+    handlers = signing_up.AsyncEventBus()
+    handlers.subscribe(EVENT, signing_up.on_user_created)
+    signing_up.mailer.fault("dan@x.test", failure=True)
+    with caught_leaks() as leaks:
+        await signing_up.create_user(newcomer("dan"), handlers)
+    assert reports.lines == leaks.sentences == []
 
 
 async def test_a_full_queue_drops_and_says_so(bus: Names, reports: Reports) -> None:

@@ -21,7 +21,6 @@ from looplab.shop.models import OutboxMessage, utc_now
 from looplab.shop.partners import Mailer, in_this_process
 
 PATIENCE: Final = 20.0  # seconds in which a wait for letters gives up
-RUSH: Final = ("", "last answer after", "last mail after", "letters at once")
 LOOK: Final = 0.001  # seconds between two looks at a mailer
 
 
@@ -47,16 +46,15 @@ def open_mailer(*, latency: float) -> tuple[Mailer, httpx.AsyncClient]:
 
 
 class Effects:
-    """Three more tables that a sign-up changes: `settings` by user id, `indexed` and `count`."""
+    """Two more tables that a sign-up changes: `settings` by user id, and `indexed`."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Empty all three."""
+        """Empty both."""
         self.settings: dict[str, dict[str, bool]] = {}
         self.indexed: list[str] = []
-        self.count = 0
 
     async def create_default_settings(self, user_id: str) -> None:
         """Write the settings of a user."""
@@ -65,10 +63,6 @@ class Effects:
     async def add_to_search(self, user_data: Mapping[str, Any]) -> None:
         """Make a user's address findable: a handler."""
         self.indexed.append(user_data["email"])
-
-    async def count_signup(self, user_data: Mapping[str, Any]) -> None:
-        """Count a sign-up: a handler."""
-        self.count += 1
 
 
 class Reports(logging.Handler):
@@ -127,7 +121,7 @@ class Rush:
     at_once: int
 
     def row(self, name: str) -> list[str]:
-        """Return a row of a table with the headings in `RUSH`, or such as these."""
+        """Return a row of a table: its name, when answered, when mailed, letters at once."""
         times = (f"{seconds * 1000:.0f} ms" for seconds in (self.answered, self.mailed))
         return [name, *times, str(self.at_once)]
 
@@ -165,6 +159,15 @@ async def running(worker: Coroutine[Any, Any, None]) -> AsyncGenerator[asyncio.T
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def with_worker(
+    worker: Coroutine[Any, Any, None], request: Coroutine[Any, Any, Any], queue: asyncio.Queue[Any]
+) -> None:
+    """Run a request as a task beside a worker, and wait until the worker has emptied the queue."""
+    async with running(worker):
+        await asyncio.create_task(request)
+        await queue.join()
 
 
 async def owe(

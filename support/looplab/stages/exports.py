@@ -1,16 +1,19 @@
-"""The export of lesson 06, for its second helping: ten items, a cleanup, and a log of both.
+"""The export of lesson 06 and of its second helping: ten items, a cleanup, and a log of both.
 
-A test holds each function here against the lesson's own cell.
+What the lesson teaches stands in its cells: a test holds `clean_up`, `process_with_cancellation`
+and `as_printed` against them.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from anyio import move_on_after
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
-from looplab.lab import mark, ms, span
+from looplab.lab import Recording, leave_early, mark, ms, span
 
 log: list[Any] = []
 """A line for each step of every export: "item begun", "item done", "cleanup begun", ..."""
@@ -73,3 +76,24 @@ async def process_all(items: Sequence[dict[str, int]] = ITEMS) -> list[str]:
 def steps() -> list[Any]:
     """Return the lines of the log that are not about items."""
     return [line for line in log if not str(line).startswith("item")]
+
+
+def export_app(process: Callable[[Sequence[dict[str, int]]], AsyncGenerator[str]]) -> FastAPI:
+    """Return an app whose `/export` streams what the generator ``process`` makes of the items."""
+    app = FastAPI()
+
+    @app.get("/export")
+    async def export() -> StreamingResponse:
+        return StreamingResponse(process(ITEMS))
+
+    return app
+
+
+async def visit(app: FastAPI, title: str) -> tuple[Recording, list[Any]]:
+    """Have a client leave `/export` after three items; the log begins anew.
+
+    Returns the x-ray of the visit, not drawn yet, and the log's lines.
+    """
+    log.clear()
+    seen = await leave_early(app, "/export", when=three_done, title=title)
+    return seen, list(log)
