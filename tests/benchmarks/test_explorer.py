@@ -89,7 +89,8 @@ def crowd(names: int) -> Recording:
 def test_5000_lanes_and_100000_steps(
     names: int, figures: Any, missing: Callable[[str], None], tmp_path: Path
 ) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    programs = ("chromium-headless-shell", "chromium", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, programs)), None)
     if chromium is None:
         missing("no chromium on the PATH")
     recording = crowd(names)
