@@ -18,7 +18,7 @@ CELLS = ("setup", "open-supplier", "naive-service", "pattern-service", "pattern-
 @pytest.fixture
 def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define."""
-    return names_of("08", CELLS)
+    return names_of("08", CELLS, skus=[f"SKU-{number}" for number in range(10)])
 
 
 async def test_a_client_per_call_costs_ten_times_the_shared_one(

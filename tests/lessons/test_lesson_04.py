@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI, Request, Response
 
 from looplab.lab import in_process, serve
-from looplab.shop.partners import Supplier
+from looplab.shop.partners import Supplier, in_this_process
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +53,19 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(AMPLE):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+async def test_a_limit_changes_no_answer(cells_of: Callable[[str], Any]) -> None:
+    names = await cells_of("04").define("setup", "naive", "pattern-semaphore")
+    names["_external_api_semaphore"] = asyncio.Semaphore(3)
+    names["skus"] = [f"SKU-{number}" for number in range(20)]
+    supplier = Supplier()
+    async with in_this_process(supplier) as names["client"]:
+        unlimited = await names["for_all"](names["stock"])
+        assert supplier.peak_in_flight == 20
+        supplier.reset()
+        assert await names["for_all"](names["call_external_api"]) == unlimited
+        assert supplier.peak_in_flight == 3
 
 
 async def test_sixty_calls_that_time_out_put_no_more_than_ten_at_the_partner(lesson: Any) -> None:

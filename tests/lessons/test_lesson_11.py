@@ -94,3 +94,14 @@ async def test_no_cell_for_people_begins_as_a_formula_does(cells_of: Any) -> Non
     written = names["for_people"]([cells])
     (row,) = csv.reader(io.StringIO(written, newline=""))
     assert row == [*(f"'{cell}" for cell in cells[:7]), "Ada", "", "7"]
+
+
+async def test_a_stream_that_fails_half_way_has_sent_what_came_before(cells_of: Any) -> None:
+    lesson = cells_of("11")
+    names = await lesson.define("setup", "naive-text", "pattern-batch", "breaks-half")
+    names["HEADER"] = ["id"]
+    names["in_order"] = names["select"](names["User"]).order_by(names["User"].id)
+    async with open_shop(users=1_500, products=0) as shop:
+        names["shop"] = shop
+        read = [await names["read_stream"](names[rows]) for rows in ("fails", "careful")]
+    assert [seen.lines for seen in read] == [1_001, 1_001]
