@@ -31,8 +31,11 @@ async def names(cells_of: Callable[[str], Any]) -> Any:
     names["to_supplier"] = calls_to(names["supplier"])
     await lesson.run("pattern-caller", "budget-class", "budget-ask")
     names["budget"] = names["RetryBudget"]()
-    await lesson.define("naive-ask", "fix-deadline")
-    await lesson.run("ship-once", "ship-app")
+    await lesson.define("naive-ask")
+    await lesson.run("fix-deadline", "ship-app")
+    deeper = cells_of("19_deeper")
+    await deeper.run("setup", "post-rule")
+    names["nothing_done"] = deeper.names["nothing_done"]
     yield names
     stamina.instrumentation.set_on_retry_hooks(None)
 
@@ -281,7 +284,7 @@ async def test_what_another_attempt_would_not_change_is_a_500_that_nobody_retrie
 
 async def test_a_crowd_is_counted_and_refuses_what_is_no_number() -> None:
     chain = Chain(Supplier())
-    assert await crowd(chain, 4) == (4, 4, 4, 4)
+    assert await crowd(chain, 4) == (4, 4, 4, 4, 0.0)
     for wrong in (0, -1):
         with pytest.raises(ValueError, match="visitors"):
             await crowd(chain, wrong)

@@ -40,6 +40,7 @@ pytestmark = pytest.mark.anyio
         ("20", "naive-order", "order_with_semaphore"),
         ("20", "pattern-take", "SlotsBusy"),
         ("20", "pattern-take", "take_slot"),
+        ("20", "pattern-release", "release_slot"),
         ("20", "pattern-slot", "shared_slot"),
         ("20", "pattern-order", "order_with_shared_slots"),
         ("20", "drain-ready", "ready"),
@@ -91,7 +92,7 @@ async def client(
 @pytest.fixture
 async def shared_slot(cells_of: Callable[[str], Any]) -> Any:
     lesson = cells_of("20")
-    await lesson.run("setup", "pattern-script", "pattern-take", "pattern-slot")
+    await lesson.run("setup", "pattern-script", "pattern-take", "pattern-release", "pattern-slot")
     lesson.names["shared_slot"].busy = lesson.names["SlotsBusy"]
     return lesson.names["shared_slot"]
 
@@ -360,7 +361,7 @@ DrainingServer(config).run()
 async def test_the_server_runs_as_the_lesson_says_and_is_unready_before_it_ends(
     cells_of: Callable[[str], Any], free_tcp_port: int
 ) -> None:
-    shown = cells_of("20").source("drain-why")
+    shown = cells_of("20").source("ship-prose")
     assert "uvicorn.Config(app, port=8000, timeout_graceful_shutdown=30)" in shown
     assert "DrainingServer(config).run()" in shown
     child = Child(["-c", OWN_SERVER, str(free_tcp_port)])
@@ -432,9 +433,9 @@ async def test_the_lesson_draws_no_start_of_a_worker_that_had_ended(
 ) -> None:
     lesson = cells_of("20")
     await lesson.run("setup")
-    lesson.names |= {"fleet": fleet, "drawn": {"unfold": False, "held": 0.1}}
+    lesson.names["fleet"] = fleet
     fleet.start("A", "B")
-    await lesson.run("naive-ready")
+    await fleet.ready("A", "B")
     for cell, drawn in (("naive-xray", "one"), ("pattern-xray", "shown")):
         await fleet.kill("A")
         await fleet.kill("B")
@@ -442,6 +443,21 @@ async def test_the_lesson_draws_no_start_of_a_worker_that_had_ended(
         names = [lane.name for lane in lesson.names[drawn].tasks]
         assert not [name for name in names if "_reap" in name or "_warm" in name], names
         assert sum("charges" in name for name in names) == 20, names
+
+
+async def test_with_shared_slots_no_order_fails_while_a_third_worker_is_there(fleet: Fleet) -> None:
+    fleet.start("A", "B", "C")
+    rush = await fleet.rush(30, "/orders/shared", "A", "B", "C")
+    assert (rush.statuses, rush.refused, rush.most) == ({200: 30}, 0, 5)
+
+
+async def test_a_worker_holds_orders_of_each_path_until_it_is_killed(fleet: Fleet) -> None:
+    fleet.start("A")
+    await fleet.hold("A", 5, "/orders/counter", "/orders/shared")
+    assert fleet.partner.at_once == 10
+    assert await fleet.redis.zcard(f"{fleet.prefix}:slots") == 5
+    assert int(await fleet.redis.get(f"{fleet.prefix}:counter")) == 5
+    await fleet.kill("A")
 
 
 async def test_a_worker_that_cannot_start_says_why(fleet: Fleet) -> None:

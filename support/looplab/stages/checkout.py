@@ -111,9 +111,6 @@ return 1
 """
 
 
-log = logging.getLogger("slots")
-
-
 class SlotsBusy(Exception):
     """No slot came free in time."""
 
@@ -129,6 +126,18 @@ async def take_slot(redis: Redis, key: str, arguments: list[Any], patience: floa
                 await asyncio.sleep(random.uniform(0.01, 0.03))
     except TimeoutError:
         raise SlotsBusy from None
+
+
+log = logging.getLogger("slots")
+
+
+async def release_slot(redis: Redis, key: str, token: str, lease: float) -> None:
+    """Give a slot back. If Redis is away, or silent for a lease, that is logged."""
+    try:
+        async with asyncio.timeout(lease):
+            await asyncio.shield(redis.zrem(key, token))
+    except (RedisError, TimeoutError):
+        log.warning("Redis is away: the lease will free a slot of %s", key)
 
 
 @asynccontextmanager
@@ -152,11 +161,7 @@ async def shared_slot(
         async with asyncio.timeout(0.8 * lease):
             yield
     finally:
-        try:
-            async with asyncio.timeout(lease):
-                await asyncio.shield(redis.zrem(key, token))
-        except (RedisError, TimeoutError):
-            log.warning("Redis is away: the lease will free a slot of %s", key)
+        await release_slot(redis, key, token, lease)
 
 
 limits: dict[str, Any] = {"limit": 5, "lease": 10, "patience": 20}

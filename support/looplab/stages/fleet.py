@@ -8,7 +8,7 @@ import itertools
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from looplab.lab import ms, serve, show_table, span, until
+from looplab.lab import Recording, ms, serve, show_table, span, until, xray
 from looplab.lab.clients import LoopbackServer
 from looplab.shop.redis import delete_keys, serve_redis
 from looplab.stages import checkout
@@ -321,8 +321,33 @@ class Fleet(Stage):
             self.partner.in_batches = False
         return Rush(statuses, self.partner.most, self.partner.refused, seconds)
 
-    async def hold(self, name: str, orders: int, path: str) -> None:
-        """Send so many orders to a worker, and return while the partner has them all in hand.
+    async def xray(
+        self,
+        orders: int,
+        path: str,
+        *names: str,
+        title: str,
+        against: Recording | Sequence[Recording] = (),
+        show: bool = True,
+    ) -> Recording:
+        """Record a `rush` as the partner sees it, a lane for each charge, and draw it.
+
+        The arguments are those of `rush` and of `looplab.lab.xray`; the result is the Rush. No
+        start of a worker is recorded: they are waited for before.
+        """
+        await self.ready(*names)
+        return await xray(
+            self.rush(orders, path, *names),
+            server=self.partner_server,
+            title=title,
+            against=against,
+            held=ms(100),
+            unfold=False,
+            show=show,
+        )
+
+    async def hold(self, name: str, orders: int, *paths: str) -> None:
+        """Send so many orders to each of these paths of a worker; return when the partner has all.
 
         They stay there until the worker is killed. A counter that counts nobody alive is deleted
         before, so that a cell may run twice.
@@ -331,11 +356,12 @@ class Fleet(Stage):
         if not self.partner.at_once:
             await self.redis.delete(f"{self.prefix}:counter")
         self.partner.slow = True
-        reached = self.partner.at_once + orders
         address = await self.workers[name].address()
-        self._held.append(asyncio.create_task(_rush(orders, path, [address])))
-        async with asyncio.timeout(STARTS_WITHIN):
-            await until(lambda: self.partner.at_once >= reached)
+        for path in paths:
+            reached = self.partner.at_once + orders
+            self._held.append(asyncio.create_task(_rush(orders, path, [address])))
+            async with asyncio.timeout(STARTS_WITHIN):
+                await until(lambda reached=reached: self.partner.at_once >= reached)
 
     async def kill(self, name: str) -> None:
         """Kill a worker, as `Worker.kill` does; return when the partner has dropped its orders."""
@@ -349,6 +375,17 @@ class Fleet(Stage):
         """Tell a worker to stop, and return when its process has ended."""
         self.workers[name].terminate()
         await self.workers[name].ended()
+
+    async def stop_under_load(self, name: str, *, beside: str) -> Load:
+        """Stop a worker while orders come to it and to the one beside it, and return the load.
+
+        The balancer has looked once before the worker is told to stop, and once after it has ended.
+        """
+        async with self.steady(name, beside) as load:
+            await load.looked()
+            await self.stop(name)
+            await load.looked()
+        return load
 
     async def each(self, method: str, path: str, *names: str) -> list[int]:
         """Ask these workers one after another and return what they answer, a number or None.

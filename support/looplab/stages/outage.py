@@ -1,12 +1,14 @@
 """A chain of services in front of a supplier that may be down, for lesson 19."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import httpx
 from fastapi import FastAPI, HTTPException
-from stamina.instrumentation import RetryDetails, set_on_retry_hooks
+from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_retry_hooks
 
 from looplab.lab import mark, serve, show_table, until
 from looplab.shop import checks
@@ -108,19 +110,25 @@ class Crowd(NamedTuple):
         answered: how many had an answer in the end.
         calls: how many calls arrived at the supplier.
         at_once: how many of them were under way at once, at most.
+        apart: the seconds between the two first waits, as stamina drew them, that are closest; 0.0
+            when fewer than two visitors waited.
     """
 
     visitors: int
     answered: int
     calls: int
     at_once: int
+    apart: float
 
 
-async def crowd(chain: Chain, visitors: int, *, failing: float | None = None) -> Crowd:
+async def crowd(
+    chain: Chain, visitors: int, *, failing: float | None = None, seed: int | None = None
+) -> Crowd:
     """Let so many visitors come at once, each asking for a SKU of its own; count at the supplier.
 
     ``failing`` is the share of calls, 0 to 1, that fail at the supplier from now on; None leaves
-    that as it is. The supplier counts from 0.
+    that as it is. With a ``seed``, jitter is drawn alike each time. The supplier counts from 0.
+    stamina's own hooks rest meanwhile.
 
     Raises TypeError or ValueError when ``visitors`` is no whole number from 1 up, or ``failing`` no
     share.
@@ -128,15 +136,40 @@ async def crowd(chain: Chain, visitors: int, *, failing: float | None = None) ->
     checks.count("visitors", visitors, at_least=1)
     if failing is not None:
         chain.supplier.failure_rate = failing
+    if seed is not None:
+        random.seed(seed)
     chain.supplier.reset()
-    async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(chain.visit(f"cup-{number}"), name=f"visitor {number}")
-            for number in range(1, visitors + 1)
-        ]
+    hooks = get_on_retry_hooks()
+    retries = note_retries()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(chain.visit(f"cup-{number}"), name=f"visitor {number}")
+                for number in range(1, visitors + 1)
+            ]
+    finally:
+        set_on_retry_hooks(hooks)
     answered = sum(task.result() for task in tasks)
     supplier = chain.supplier
-    return Crowd(visitors, answered, supplier.calls, supplier.peak_in_flight)
+    return Crowd(visitors, answered, supplier.calls, supplier.peak_in_flight, _apart(retries))
+
+
+def _apart(retries: list[RetryDetails]) -> float:
+    first = sorted(retry.wait_for for retry in retries if retry.retry_num == 1)
+    return min((after - before for before, after in pairwise(first)), default=0.0)
+
+
+async def in_hand_after(seconds: float, asking: Coroutine[Any, Any, Any], supplier: Partner) -> int:
+    """Start ``asking``; return how many calls the supplier has in hand after so many seconds.
+
+    Then what still goes on is cancelled, and has ended when this returns.
+    """
+    task = asyncio.ensure_future(asking)
+    await asyncio.wait({task}, timeout=seconds)
+    in_hand = supplier.in_flight
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return in_hand
 
 
 def show_crowds(crowds: Mapping[str, Crowd]) -> None:
