@@ -26,6 +26,14 @@ async def test_two_tasks_count_no_faster_than_one_after_the_other(cells_of: Any)
     assert counted.median("in turn") < 1.5 * counted.median("two tasks")
 
 
+async def test_a_count_is_a_single_step_and_the_second_waits_for_the_first(cells_of: Any) -> None:
+    names = await cells_of("00").define("setup", "faster")
+    working = await xray(names["count_twice"](), show=False)
+    first, second = working.tasks[1:]
+    assert [len(first.steps), len(second.steps)] == [1, 1]
+    assert second.began >= first.ended
+
+
 async def test_tasks_start_in_the_order_of_the_code(cells_of: Any) -> None:
     names = await cells_of("00").define("setup", "in-turn", "together")
     recording = await xray(names["together"](), show=False)

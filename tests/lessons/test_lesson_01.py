@@ -148,6 +148,18 @@ async def test_a_plain_pool_stays_broken() -> None:
             await loop.run_in_executor(pool, summarise, PRICES)
 
 
+async def test_among_threads_that_compute_the_loop_is_less_late_than_under_them() -> None:
+    async def on_the_loop() -> None:
+        summarise(PRICES)
+
+    async def in_threads() -> None:
+        await asyncio.to_thread(summarise, PRICES)
+
+    blocked = await watched("on the loop", on_the_loop)
+    breathing = await watched("in threads", in_threads)
+    assert breathing.lag < blocked.lag
+
+
 async def test_what_is_watched_raises_what_a_report_raises() -> None:
     async def fails() -> None:
         raise LookupError("no prices")

@@ -3,23 +3,24 @@
 import asyncio
 import gc
 import warnings
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 from sqlalchemy import text
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
-from looplab.lab import get, ms
+from looplab.lab import get, ms, xray
 from looplab.shop import Shop, open_shop
 
 pytestmark = pytest.mark.anyio
 
 SMALL: dict[str, Any] = {"users": 40, "products": 30}
-SHIPPED = ("practice-unwrap", "practice-ship")
+SHIPPED = ("practice-ship", "practice-app")
 
 
 @pytest.fixture
@@ -76,17 +77,48 @@ class TestTheDashboards:
         assert (await names["one_by_one"](shop, new.id))["stats"] == [0, 0, 0]
 
     async def test_branches_on_one_session_make_eight_trips(self, lesson):
-        names = await lesson.run("pattern-stats", "pattern-service", "breaks-session")
+        names = await lesson.run("pattern-stats", "pattern-service")
         shop = names["shop"]
         shop.reset_counters()
-        await names["on_one_session"]()
+        async with shop.session() as session:
+            service = names["DashboardService"](shop.on(session))
+            shared = await xray(service.get_dashboard_data(names["buyer"]), show=False)
         assert (shop.round_trips, shop.peak_checked_out) == (8, 1)
+        assert shared.duration >= 7 * shop.round_trip, "ROLLBACK comes after it"
+
+
+class TestUnwrapped:
+    @pytest.fixture
+    async def unwrapped(self, lesson):
+        return (await lesson.run("breaks-404-mended"))["unwrapped"]
+
+    async def test_a_404_of_a_group_comes_out_alone(self, unwrapped):
+        refused = HTTPException(404)
+
+        async def work():
+            raise ExceptionGroup("a branch failed", [refused])
+
+        with pytest.raises(HTTPException) as caught:
+            await unwrapped(work)
+        assert caught.value is refused
+
+    async def test_a_bug_beside_the_404_is_a_500(self, unwrapped):
+        async def work():
+            raise ExceptionGroup("two branches failed", [HTTPException(404), KeyError("total")])
+
+        app = FastAPI()
+        app.add_api_route("/", partial(unwrapped, work))
+        assert (await get(app, "/", raise_errors=False)).status_code == 500
+        with pytest.raises(ExceptionGroup) as caught:
+            await unwrapped(work)
+        assert caught.value.subgroup(HTTPException)
+        assert caught.value.subgroup(KeyError)
 
 
 class TestOneError:
     @pytest.fixture
     async def one_error(self, lesson):
-        return (await lesson.run("practice-unwrap"))["one_error"]
+        return (await lesson.run(*SHIPPED))["one_error"]
 
     @pytest.mark.parametrize("count", [1, 2, 5])
     async def test_errors_of_one_type_come_out_as_the_first(self, one_error, count):
@@ -164,7 +196,7 @@ class TestFailures:
 
 class TestACrowd:
     async def test_each_client_gets_a_page_or_a_503_and_the_pool_stays_whole(self, lesson):
-        names = await lesson.run(*SHIPPED, "practice-app")
+        names = await lesson.run(*SHIPPED)
         shop, app = names["shop"], names["shipped_app"]
         shop.round_trip = ms(20)
         for _ in range(2):
@@ -178,7 +210,7 @@ class TestACrowd:
         assert shop.peak_checked_out == 6
 
     async def test_a_503_says_when_to_come_back(self, lesson):
-        names = await lesson.run(*SHIPPED, "practice-app")
+        names = await lesson.run(*SHIPPED)
         busy = await names["busy"](None, PoolTimeout("full"))
         assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
 
