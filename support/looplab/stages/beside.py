@@ -97,12 +97,17 @@ class Watched:
     Attributes:
         recording: the x-ray. Its first lane wakes every 5 ms if the loop lets it.
         lag: how late the loop came to a timer, in the mean, in seconds.
-        processors: how many processors this process kept busy, in the mean, with all its threads.
+        worked: how many seconds this process computed, with all its threads.
     """
 
     recording: Recording
     lag: float
-    processors: float
+    worked: float
+
+    @property
+    def processors(self) -> float:
+        """How many processors this process kept busy, in the mean."""
+        return self.worked / self.recording.duration
 
 
 async def watched(title: str, report: Report, *args: Any) -> Watched:
@@ -123,7 +128,7 @@ async def _round(title: str, report: Report, args: tuple[Any, ...]) -> Watched:
         recording = await xray(experiment, title=title, unfold=False, show=False)
     worked = time.process_time() - worked
     late = mean(late for _, late in lag.samples)
-    return Watched(recording, late, worked / recording.duration)
+    return Watched(recording, late, worked)
 
 
 def show_watched(*watched: Watched) -> None:
