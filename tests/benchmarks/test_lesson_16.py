@@ -56,7 +56,7 @@ async def test_limited_threads_and_awaited_sessions_are_bound_by_the_connections
 async def test_the_shipped_dependency_beside_a_session_by_hand(
     names_of: Any, shop: Shop, figures: Any
 ) -> None:
-    lesson = names_of("16", ("setup", "ship-session"))
+    lesson = names_of("16", ("setup", "ship-session"), shop=shop)
     database = Depends(lesson["database"], scope="function")
 
     async def with_sessions(request: Request) -> None:

@@ -22,13 +22,14 @@ pytestmark = [pytest.mark.anyio, pytest.mark.benchmark]
 ROUNDS = 9
 READERS = 1_000
 EVENTS = 2_000
-CELLS = ("pattern-app", "ship-broadcast", "ship-join")
+CELLS = ("naive-app", "pattern-app", "ship-broadcast", "ship-join")
 
 
 @pytest.fixture
 def lesson(names_of: Any) -> dict[str, Any]:
     """Return the names that the lesson's cells define."""
     given = {
+        "FastAPI": FastAPI,
         "deque": deque,
         "contextmanager": contextmanager,
         "WouldBlock": WouldBlock,
@@ -36,7 +37,7 @@ def lesson(names_of: Any) -> dict[str, Any]:
         "EventSourceResponse": EventSourceResponse,
         "write_answer": streams.write_answer,
     }
-    return names_of("17", CELLS, app=FastAPI(), **given)
+    return names_of("17", CELLS, **given)
 
 
 async def test_the_words_come_when_they_are_written(lesson: dict[str, Any], figures: Any) -> None:

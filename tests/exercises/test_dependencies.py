@@ -365,7 +365,8 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "it locks around the carrier",
-        answer(
+        "import asyncio\n"
+        + answer(
             order="""
     lock = asyncio.Lock()
 
@@ -438,7 +439,8 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "it waits for ever",
-        answer(order=ORDER.replace("await db.commit()", "await asyncio.Event().wait()")),
+        "import asyncio\n"
+        + answer(order=ORDER.replace("await db.commit()", "await asyncio.Event().wait()")),
         "never-ends",
     ),
 )

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -29,6 +30,7 @@ from looplab.shop.redis import URL_VARIABLE, delete_keys, serve_redis
 from looplab.stages import settling
 from looplab.stages.back_office import BackOffice, FrontDesk, app_with, one_order, working
 from looplab.stages.child import Child, WorkerFailed
+from looplab.stages.dependencies import threads_at_most
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +83,7 @@ def kiq(broker: Any, name: str, *arguments: Any) -> Any:
 @pytest.mark.parametrize(
     ("lesson", "cell", "name"),
     [
-        ("15", "queue-broker", "make_broker"),
+        ("15_deeper", "broker-settings", "make_broker"),
         ("15", "queue-job", "settle_with_new_keys"),
         ("15", "twice-job", "settle"),
         ("15_deeper", "told-results", "make_results"),
@@ -259,6 +261,54 @@ async def test_a_dependency_with_yield_is_closed_after_the_background_task_unles
         async with in_process(app) as client:
             await client.post("/orders")
     assert steps == ["worked", "closed", "closed", "worked"]
+
+
+async def test_background_tasks_that_block_and_plain_endpoints_share_one_lot_of_threads() -> None:
+    printed = threading.Event()
+    app = FastAPI()
+
+    @app.post("/orders")
+    async def order(tasks: BackgroundTasks) -> None:
+        tasks.add_task(printed.wait, PATIENCE)
+
+    @app.get("/health")
+    def health() -> str:
+        return "well"
+
+    with threads_at_most(2):
+        async with in_process(app, wait_for_background=False) as client:
+            for _ in range(2):
+                await client.post("/orders")
+            asked = asyncio.create_task(client.get("/health"))
+            done, _ = await asyncio.wait({asked}, timeout=0.2)
+            printed.set()
+            assert (await asked).json() == "well"
+    assert not done
+
+
+async def test_of_two_jobs_that_begin_after_one_that_fails_each_is_done(
+    background: dict[str, Any],
+) -> None:
+    done = []
+
+    async def fails() -> None:
+        raise LookupError
+
+    async def works(number: int) -> None:
+        await asyncio.sleep(0.01)
+        done.append(number)
+
+    app = FastAPI(lifespan=background["lifespan"])
+
+    @app.post("/orders")
+    async def order(request: Request) -> None:
+        for job, arguments in ((works, (1,)), (fails, ()), (works, (2,))):
+            request.state.background.start(job, *arguments)
+
+    async with serve(app) as server, server.client() as client:
+        await client.post("/orders")
+    assert sorted(done) == [1, 2]
+    assert background["reports"].errors == [LookupError]
 
 
 async def test_while_an_invoice_is_mailed_a_connection_is_held_unless_the_session_is_brief(

@@ -18,6 +18,7 @@ from looplab.lab.departures import until
 from looplab.shop.models import Order, User, new_id
 from looplab.shop.pools import Seats, open_pool
 from looplab.shop.threaded import threaded_engine
+from looplab.stages import dependencies
 from looplab.stages.dependencies import Carrier, burst, threads_at_most
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +27,7 @@ FIRST_USER = select(User).order_by(User.id).limit(1)
 
 
 @pytest.fixture
-async def shipped(cells_of: Any) -> AsyncGenerator[dict[str, Any]]:
+async def shipped(cells_of: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[dict[str, Any]]:
     """The names of the lesson's shipped service, on a shop of its own."""
     lesson = cells_of("16")
     names = await lesson.define("setup")
@@ -43,8 +44,8 @@ async def shipped(cells_of: Any) -> AsyncGenerator[dict[str, Any]]:
         return engine
 
     names.update(shop=shop, seats=seats, carrier=Carrier(answers_at=1), first_user=FIRST_USER)
-    names.update(create_async_engine=watched_engine)
-    await lesson.run("ship-session", "ship-lifespan", "ship-app")
+    monkeypatch.setattr(dependencies, "create_async_engine", watched_engine)
+    await lesson.run("ship-session", "ship-app")
     yield names
     await shop.close()
 
@@ -321,6 +322,48 @@ async def blocking() -> AsyncGenerator[Callable[..., Any]]:
     await shop.close()
 
 
+async def test_a_session_that_ends_with_its_endpoint_keeps_its_connection_while_a_partner_is_asked(
+    cells_of: Any,
+) -> None:
+    carrier = Carrier(answers_at=3)
+    lesson = cells_of("16")
+    names = await lesson.define("setup")
+    async with await open_pool(2) as shop:
+        names["shop"] = shop
+        await lesson.run("pattern-session")
+        app = FastAPI()
+
+        @app.get("/")
+        async def held(
+            session: Any = Depends(names["get_session"], scope="function"),  # noqa: B008
+        ) -> None:
+            await session.scalar(FIRST_USER)
+            await carrier.ask()
+
+        async with in_process(app) as client:
+            calls = [asyncio.create_task(client.get("/")) for _ in range(4)]
+            async with asyncio.timeout(20):
+                await until(lambda: carrier.inside == 2)
+            await asyncio.sleep(0.1)
+            assert (carrier.inside, shop.checked_out) == (2, 2)
+            await carrier.ask()
+            assert {call.status_code for call in await asyncio.gather(*calls)} == {200}
+
+
+async def test_the_commit_gives_the_connection_back_before_the_partner_is_asked(
+    cells_of: Any,
+) -> None:
+    carrier = Carrier(answers_at=4)
+    lesson = cells_of("16")
+    names = await lesson.define("setup")
+    names.update(app=FastAPI(), first_user=FIRST_USER, ask_carrier=carrier.ask)
+    async with await open_pool(2) as names["shop"]:
+        await lesson.run("pattern-session", "breaks-partner")
+        async with in_process(names["app"]) as client, asyncio.timeout(20):
+            calls = [client.get("/let-go") for _ in range(4)]  # all four are inside, or none ends
+            assert {call.status_code for call in await asyncio.gather(*calls)} == {200}
+
+
 async def test_requests_stand_still_from_the_sum_of_threads_and_connections_on(
     blocking: Callable[..., Any],
 ) -> None:
@@ -380,18 +423,17 @@ async def test_the_first_asker_of_a_request_decides_whether_the_limit_counts_it(
     assert (peak > 2) is bypasses
 
 
-@pytest.mark.parametrize(
-    ("options", "status"), [({}, 201), ({"scope": "function"}, 500)], ids=["late", "early"]
-)
+@pytest.mark.parametrize(("path", "status"), [("/late", 201), ("/soon", 500)])
 async def test_the_log_names_what_the_commit_failed_of_whatever_the_client_reads(
-    options: dict[str, Any], status: int, cells_of: Any
+    path: str, status: int, cells_of: Any
 ) -> None:
     lesson = cells_of("16")
     names = await lesson.define("setup")
+    names["app"] = app = FastAPI()
     async with await open_pool(1) as names["shop"]:
-        await lesson.run("breaks-commit")
-        async with serve(names["app_with"](**options)) as server, server.client() as client:
-            answer = await client.post("/orders")
+        await lesson.run("breaks-commit", "breaks-commit-fixed")
+        async with serve(app) as server, server.client() as client:
+            answer = await client.post(path)
     assert answer.status_code == status
     (error,) = server.errors
     assert isinstance(error, exc.IntegrityError)

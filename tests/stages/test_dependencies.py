@@ -1,19 +1,29 @@
 """What lesson 16 sends to its apps, and the carrier that they ask."""
 
 import asyncio
+import time
+from typing import Any
 
 import anyio.to_thread
 import pytest
-from fastapi import FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, Request
+from sqlalchemy import text
 
+from looplab.lab import get, xray
+from looplab.shop.pools import open_pool
 from looplab.stages.dependencies import (
     Burst,
     Carrier,
+    ask_carrier,
     at_once,
     burst,
+    open_sessions,
     order_of_events,
+    put_orders,
     show_bursts,
+    thread_loans,
     threads_at_most,
+    watch,
 )
 
 pytestmark = pytest.mark.anyio
@@ -56,6 +66,61 @@ async def test_a_burst_that_nobody_survives_is_shown_too(
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_at_once_returns_a_status_for_each(app: FastAPI, method: str) -> None:
     assert sorted(await at_once(app, "/", 4, method)) == [200, 200, 500, 503]
+
+
+async def test_what_is_watched_is_named_by_its_request_and_has_its_statuses(app: FastAPI) -> None:
+    seen = await watch(app, "POST /", 2, show=False)
+    assert (seen.title, sorted(seen.result)) == ("POST /", [200, 500])
+    assert (await watch(app, "GET /", title="mine", show=False)).title == "mine"
+    with pytest.raises(ValueError, match="method is 'PUT'"):
+        await watch(app, "PUT /", show=False)
+
+
+async def test_a_loan_of_a_thread_is_before_the_answer_or_after_it() -> None:
+    app = FastAPI()
+
+    def late() -> Any:
+        yield
+        time.sleep(0.02)
+
+    @app.get("/def")
+    def page(_: Any = Depends(late)) -> None:  # noqa: B008
+        time.sleep(0.01)
+
+    @app.get("/async")
+    async def awaited() -> None:
+        await asyncio.sleep(0.01)
+
+    await get(app, "/def")
+    loans = thread_loans(await xray(get(app, "/def"), show=False))
+    assert (loans[0], loans[-1]) == ("before the answer", "after the answer")
+    assert thread_loans(await xray(get(app, "/async"), show=False)) == []
+
+
+async def test_whoever_asks_the_carrier_is_seen_there() -> None:
+    async def two() -> None:
+        await asyncio.gather(ask_carrier(), ask_carrier())
+
+    assert (await xray(two(), show=False)).peak_of("with the carrier") == 2
+
+
+async def test_orders_are_put_with_ids_of_their_own_and_the_sessions_share_the_connections() -> (
+    None
+):
+    ids, most = set(), 0
+    async with await open_pool(1) as shop:
+        app = FastAPI(lifespan=open_sessions(shop, connections=2))
+
+        @app.put("/orders/{order_id}", status_code=201)
+        async def put(order_id: str, request: Request) -> None:
+            nonlocal most
+            async with request.state.sessions() as session:
+                ids.add(order_id)
+                await session.execute(text("SELECT 1"))
+                most = max(most, session.bind.pool.checkedout())
+
+        assert await put_orders(app, 5) == [201] * 5
+    assert (len(ids), most <= 2) == (5, True)
 
 
 async def test_an_answer_is_noted_between_what_the_app_notes() -> None:

@@ -132,11 +132,8 @@ async def test_the_lazy_scene_tells_where_it_stopped() -> None:
         for queue in readers:
             queue.put_nowait(picture)
 
-    def readers_there() -> int:
-        return len(readers)
-
-    scene = await streams.lazy_and_quick(app, "/map", publish, readers, readers_there)
-    assert scene == ([1, 2, 3], [], [], 2)
+    scene = await streams.lazy_and_quick(app, "/map", publish, readers, streams.are_full)
+    assert scene == ([1, 2, 3], [], [], [False, False])
 
 
 async def test_a_lazy_reader_that_got_nothing_from_its_stream_catches_up_by_another() -> None:
@@ -157,7 +154,14 @@ async def test_a_lazy_reader_that_got_nothing_from_its_stream_catches_up_by_anot
     async def publish(picture: str) -> None:
         readers[1].put_nowait(picture)
 
-    scene = await streams.lazy_and_quick(app, "/map", publish, readers, lambda: len(readers))
+    scene = await streams.lazy_and_quick(app, "/map", publish, readers, len)
     assert scene.quick == list(range(1, streams.PICTURES + 1))
     assert (scene.lazy, scene.caught_up) == ([], [streams.PICTURES])
     assert ids == [None, None, None]
+
+
+def test_a_queue_is_full_when_it_has_as_many_as_it_may() -> None:
+    queues: list[asyncio.Queue[str]] = [asyncio.Queue(1), asyncio.Queue(2)]
+    for queue in queues:
+        queue.put_nowait("a picture")
+    assert streams.are_full(queues) == [True, False]

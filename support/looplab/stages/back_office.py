@@ -14,7 +14,7 @@ import httpx
 import redis.asyncio
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Lifespan
 from taskiq import AsyncBroker, AsyncTaskiqTask, TaskiqResult
 from taskiq.api import run_receiver_task
 from taskiq_redis import ListRedisScheduleSource
@@ -77,9 +77,11 @@ class FrontDesk:
         await self.shop.close()
 
 
-def app_with(endpoint: Callable[..., Awaitable[Any]]) -> FastAPI:
-    """Return an app that answers POST /orders by `endpoint`."""
-    app = FastAPI()
+def app_with(
+    endpoint: Callable[..., Awaitable[Any]], *, lifespan: Lifespan[FastAPI] | None = None
+) -> FastAPI:
+    """Return an app that answers POST /orders by `endpoint`, with a lifespan if one is given."""
+    app = FastAPI(lifespan=lifespan)
     app.add_api_route("/orders", endpoint, methods=["POST"])
     return app
 

@@ -1,17 +1,23 @@
-"""What lesson 16 sends to its apps, many requests at once, and the carrier that they ask."""
+"""What lesson 16 sends to its apps, how it is watched, and the carrier that they ask."""
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import anyio.to_thread
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from looplab.lab import get, in_process, post, show_table
+from looplab.lab import Recording, get, in_process, ms, post, serve, show_table, span, xray
 from looplab.lab.compare import milliseconds
+from looplab.shop import Shop
+from looplab.shop.models import new_id
+
+CARRIER = 200  # milliseconds that the carrier of `ask_carrier` takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,67 @@ async def at_once(app: Starlette, path: str, requests: int, method: str = "GET")
         raise ValueError(f"method is {method!r}; it must be GET or POST")
     calls = [methods[method](app, path, raise_errors=False) for _ in range(requests)]
     return [answer.status_code for answer in await asyncio.gather(*calls)]
+
+
+async def watch(app: Starlette, request: str, times: int = 1, **options: Any) -> Recording:
+    """Return the x-ray of ``times`` requests, such as ``GET /orders``, sent at the same moment.
+
+    Its result is the list of their statuses. ``options`` are those of ``xray``; the title is the
+    request unless one is given.
+
+    Raises:
+        ValueError: the method is neither GET nor POST.
+    """
+    method, _, path = request.partition(" ")
+    named: dict[str, Any] = {"title": request} | options
+    return await xray(at_once(app, path, times, method), **named)
+
+
+def thread_loans(recording: Recording) -> list[str]:
+    """Return when the first task of ``recording`` asked for each thread that it borrowed, in order.
+
+    That is "before the answer" or "after the answer". All are before it where the recording has no
+    mark of the answer.
+    """
+    task = recording.tasks[0]
+    answered = float("inf") if task.answered is None else task.answered
+    asked = [began for name, spans in task.waits.items() if "thread" in name for began, _ in spans]
+    return ["after the answer" if at > answered else "before the answer" for at in sorted(asked)]
+
+
+async def ask_carrier() -> None:
+    """Ask a carrier that takes 200 ms; an x-ray shows that as "with the carrier"."""
+    with span("with the carrier"):
+        await asyncio.sleep(ms(CARRIER))
+
+
+def open_sessions(
+    shop: Shop, *, connections: int
+) -> Callable[[Any], AbstractAsyncContextManager[dict[str, Any]]]:
+    """Return a lifespan that yields ``{"sessions": ...}``, a sessionmaker on the shop's database.
+
+    Its engine has so many connections and no more, and is disposed of at the end.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncGenerator[dict[str, Any]]:
+        engine = create_async_engine(shop.engine.url, pool_size=connections, max_overflow=0)
+        try:
+            yield {"sessions": async_sessionmaker(engine, expire_on_commit=False)}
+        finally:
+            await engine.dispose()
+
+    return lifespan
+
+
+async def put_orders(app: ASGIApp, orders: int) -> list[int]:
+    """Serve ``app`` and PUT so many orders at once, each to ``/orders/ID`` with an id of its own.
+
+    Returns their statuses. Raises what httpx raises.
+    """
+    async with serve(app) as server, server.client() as client:
+        calls = [client.put(f"/orders/{new_id()}") for _ in range(orders)]
+        return [answer.status_code for answer in await asyncio.gather(*calls)]
 
 
 def show_bursts(bursts: dict[str, Burst]) -> None:

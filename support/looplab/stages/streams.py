@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable, Sized
+from collections.abc import AsyncGenerator, Callable, Iterable, Sized
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -143,21 +143,26 @@ class Scene(NamedTuple):
     seen: Any = None
 
 
+def are_full(queues: Iterable[asyncio.Queue[Any]]) -> list[bool]:
+    """Return for each queue whether it is full."""
+    return [queue.full() for queue in queues]
+
+
 async def lazy_and_quick(
     app: ASGIApp,
     path: str,
     publish: Callable[[str], Any],
     readers: Sized,
-    look: Callable[[], Any] | None = None,
+    look: Callable[[Any], Any] | None = None,
 ) -> Scene:
     """Publish a hundred pictures to two readers of ``path``, of whom one reads nothing.
 
     ``publish(picture)`` is called, and awaited if it returns something to await, on the server's
     loop once ``readers`` holds two. Each picture is 200 kB of text that begins with its number, and
     is published when the quick reader has the one before. The scene ends when a picture takes over
-    1.5 s; ``look()`` is called then, while both readers are still there. After the hundredth the
-    lazy reader wakes up. It reads on to the end of its stream or the hundredth, and connects again
-    with the id of its last event, until it has the hundredth too.
+    1.5 s; ``look(readers)`` is called then, while both readers are still there. After the hundredth
+    the lazy reader wakes up. It reads on to the end of its stream or the hundredth, and connects
+    again with the id of its last event, until it has the hundredth too.
 
     Raises what ``publish`` and ``look`` raise, and what httpx2 raises.
     """
@@ -182,7 +187,7 @@ async def lazy_and_quick(
                     await server.run(partial(publish_on_the_server, picture))
                     quick_got.append(_number(await anext(quick)))
             except TimeoutError:
-                return Scene(quick_got, [], [], look() if look else None)
+                return Scene(quick_got, [], [], look(readers) if look else None)
         lazy_got: list[int] = []
         last = ""
         async for event in lazy:
