@@ -273,19 +273,6 @@ async def test_a_letter_that_is_cancelled_from_inside_stays_unknown(lesson, mail
     assert Counter((await book.statuses()).values()) == {"sent": 11, "unknown": 1}
 
 
-async def test_the_endpoint_answers_what_the_book_says(lesson, mailing, cells_of) -> None:
-    cells = cells_of("03")
-    cells.names = lesson
-    await cells.run("ship-app")
-    app = lesson["announcements_app"](mailing.letters)
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
-        answer = await client.post("/announcements/june", params={"message": "Hello."})
-    assert answer.status_code == 200
-    assert Counter(answer.json().values()) == {"sent": 47, "refused": 3}
-    assert "mailer" not in answer.text
-
-
 async def test_the_cards_report_names_the_refused_in_order(cells_of, mailing) -> None:
     cells = cells_of("03")
     cells.names |= {"address": mailing.address, "letters": mailing.letters}
