@@ -10,6 +10,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
@@ -214,6 +215,31 @@ def test_deep_families_stay_inside() -> None:
         lanes.append(trace(f"level {depth}", parent=lanes[-1]))
     figure = draw([recording(*lanes)])
     assert_legible(figure)
+
+
+@pytest.mark.parametrize("shorter", [0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+def test_when_the_shorter_of_two_was_answered_is_said_inside_the_picture(shorter: float) -> None:
+    name = "GET /export inside AsyncResourceMiddleware"
+    first = recording(trace(name, (0.0, 0.05, "")), end=0.05)
+    second = recording(trace(name, (0.0, 0.05 * shorter, "")), end=0.05 * shorter)
+    assert_legible(draw([first, second]))
+
+
+def test_colours_go_by_name_and_not_by_who_came_first() -> None:
+    def two(first: str, second: str) -> Figure:
+        lanes = [trace(f, stretches=[Stretch(f"for {f}", 0.0, 0.03)]) for f in (first, second)]
+        return draw([recording(*lanes)])
+
+    def colours(figure: Figure) -> set[tuple[str, str]]:
+        found: list[Any] = figure.findobj(Patch)
+        return {
+            (one.get_label(), to_hex(one.get_facecolor()))
+            for one in found
+            if str(one.get_label()).startswith("for ")
+        }
+
+    assert colours(two("A", "B")) == colours(two("B", "A"))
+    assert len(colours(two("A", "B"))) == 2
 
 
 def test_names_and_titles_are_text_not_formulas() -> None:

@@ -169,7 +169,7 @@ def _palette(recordings: Sequence[Recording]) -> dict[str, int]:
         queues = {queues_for(name) for name in recording.watched}
         names |= dict.fromkeys(holds(name) for name in recording.watched)
         marked = (span.name for lane in recording.drawn for span in lane.marked_spans)
-        names |= dict.fromkeys(name for name in marked if name not in queues)
+        names |= dict.fromkeys(sorted({name for name in marked if name not in queues}))
     return {name: place % len(SPANS) for place, name in enumerate(names)}
 
 
@@ -291,7 +291,7 @@ def _panel(
     bars.draw(axes, scale.unit)
     _symbols(axes, rows, scale)
     _labels(axes, rows)
-    _answer(axes, recording, scale.unit, scale.limit, inches)
+    _answer(axes, recording, scale, inches)
 
 
 def _bar(row: Row) -> tuple[float, float]:
@@ -466,14 +466,16 @@ def _labels(axes: Axes, rows: list[Row]) -> None:
             )
 
 
-def _answer(axes: Axes, recording: Recording, scale: float, limit: float, inches: float) -> None:
-    at = recording.duration * scale
+def _answer(axes: Axes, recording: Recording, scale: _Scale, inches: float) -> None:
+    at = recording.duration * scale.unit
     axes.axvline(at, color=INK, linestyle=(0, (1, 2)), linewidth=1, zorder=5)
-    early = recording.duration < 0.8 * limit
+    words = f"{verb_of(recording)} after {duration(recording.duration)}"
+    room = (scale.limit - recording.duration) / scale.inch
+    right = recording.duration < 0.8 * scale.limit and width_of(words, 8) + GAP < room
     axes.annotate(
-        f"{verb_of(recording)} after {duration(recording.duration)}", (at, inches), zorder=6,
-        xytext=(4 if early else -4, 3), textcoords="offset points", va="bottom",
-        ha="left" if early else "right", size=8, color=QUIET_INK,
+        words, (at, inches), zorder=6,
+        xytext=(4 if right else -4, 3), textcoords="offset points", va="bottom",
+        ha="left" if right else "right", size=8, color=QUIET_INK,
         bbox={"facecolor": CARD, "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
     )  # fmt: skip
 
