@@ -115,7 +115,7 @@ def test_every_picture_is_drawn_and_has_words(open_page: OpenPage) -> None:
         assert all(alts), f"{name} has a picture without words"
         assert len(sizes) == saved.get(name, len(sizes)), name
         drawn += len(sizes)
-    assert drawn >= 3 * (len(PAGES) - 2)
+    assert drawn >= sum(saved.values()) > 0
 
 
 def test_on_a_phone_no_page_scrolls_sideways(open_page: OpenPage) -> None:

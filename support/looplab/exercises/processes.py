@@ -162,11 +162,13 @@ async def _judge(sandbox: Sandbox, *, roll: Any) -> str:
 
 
 async def _judge_one(sandbox: Sandbox, trial: Callable[[], Any]) -> None:
-    """Run a deployment; what went wrong while the loop was late is tried again."""
+    """Run a deployment; what soon went wrong while the loop was late is tried again."""
+    began = perf_counter()
     for turn in range(TRIES):
         async with loop_lag() as lag:
             ran = await sandbox.run(trial)
-        if ran.error is None or lag.worst < NOTICED or turn == TRIES - 1:
+        soon = perf_counter() - began < ms(PATIENCE)
+        if ran.error is None or lag.worst < NOTICED or not soon or turn == TRIES - 1:
             ran.result()
             return
 
