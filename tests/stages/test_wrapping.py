@@ -1,6 +1,10 @@
 """What lesson 10 asks: the report, and the order in which a request's events are kept."""
 
+import asyncio
+from collections.abc import AsyncGenerator
+
 import pytest
+from fastapi import Depends, FastAPI
 
 from looplab.lab.units import PACE_VARIABLE
 from looplab.stages import wrapping
@@ -20,6 +24,23 @@ async def test_a_request_begins_the_events_anew_and_its_picture_marks_them() -> 
     assert asked.result.text.splitlines() == [f"line {number}" for number in range(5)]
     assert wrapping.events == ["body ended"]
     assert [mark.text for mark in asked.marks] == ["body ended"]
+
+
+async def test_the_picture_has_what_comes_after_the_answer() -> None:
+    app = FastAPI()
+
+    async def slow_to_close() -> AsyncGenerator[None]:
+        yield
+        await asyncio.sleep(0.05)
+        wrapping.noted("closed")
+
+    @app.get("/", dependencies=[Depends(slow_to_close)])
+    async def answer() -> str:
+        return "answer"
+
+    asked = await wrapping.ask(app, "/", "slow to close")
+    assert [mark.text for mark in asked.marks] == ["closed"]
+    assert {lane.outcome for lane in asked.lanes} == {"done"}
 
 
 async def test_a_session_and_a_message_are_noted_when_they_come() -> None:

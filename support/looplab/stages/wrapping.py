@@ -5,12 +5,13 @@ import logging
 from collections.abc import AsyncIterable
 from typing import Any
 
+import httpx
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.types import ASGIApp
 
-from looplab.lab import Recording, mark, ms, serve, xray
+from looplab.lab import Recording, mark, ms, serve, until, xray
 from looplab.shop import Shop, open_shop
 from looplab.shop.log_lines import note_log
 from looplab.shop.noting import noting_sessions
@@ -59,9 +60,15 @@ async def open_noting_shop() -> tuple[Shop, async_sessionmaker[Any]]:
 async def ask(app: ASGIApp, path: str, title: str) -> Recording:
     """Send one request to ``app`` on a real server and return the x-ray of it, not drawn yet.
 
+    It ends when the app has done what comes after the answer, too. Its result is the answer.
     `events` begin anew.
     """
     events.clear()
     async with serve(app) as server, server.client() as client:
-        asked = client.get(path)
-        return await xray(asked, server=server, title=title, show=False)
+
+        async def reader() -> httpx.Response:
+            answer = await client.get(path)
+            await until(lambda: server.running_requests == 0)
+            return answer
+
+        return await xray(reader(), server=server, title=title, show=False)
