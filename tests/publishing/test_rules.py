@@ -190,7 +190,11 @@ BROKEN: list[tuple[str, Change, str]] = [
         source("run-select", "one = 1", "\n".join(["one = 1"] * 40)),
         "the slide of practice-title, run-select is",
     ),
-    ("sizes", copies_of("run-select", LIMITS.cells[1] - 22), "there are 41 cells"),
+    (
+        "sizes",
+        copies_of("run-select", LIMITS.cells[1] - 22),
+        f"there are {LIMITS.cells[1] + 1} cells",
+    ),
     (
         "sizes",
         without("turn-the-dial", "run-select", "run-one-by-one", "check-page"),
