@@ -100,6 +100,7 @@ async def order_with_semaphore() -> None:
 
 
 TAKE: Final = """
+-- KEYS[1]: the slots; ARGV: the limit, the lease in ms, our token
 local now = redis.call('TIME')
 local at = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, at)
