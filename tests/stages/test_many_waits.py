@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from looplab.stages.crowd import show_waits
+from looplab.stages.many_waits import show_waits
 
 pytestmark = pytest.mark.anyio
 
