@@ -60,10 +60,8 @@ async def test_the_repaired_service_is_done_four_times_as_soon(
         await small.close()
         await large.close()
     work = median(report.cpu for report in last.reports)
-    eights = VISITS / 8
-    bound = (
-        eights * ms(5 * 50 + 130 + 2 * 110) / CLIENTS
-    )  # the clients': 30 + 100 ms for the page of outlet
+    eights = VISITS / 8  # of each eight, one page is without recommendations: 30 + 100 ms
+    bound = eights * ms(5 * 50 + 130 + 2 * 110) / CLIENTS
     with figures(f"lesson 13, {VISITS} requests of {CLIENTS} clients") as table:
         table.only("as it is", first.took * 1000, "ms")
         table.only("repaired", last.took * 1000, "ms")
