@@ -106,7 +106,7 @@ local at = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, at)
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end
 redis.call('ZADD', KEYS[1], at + ARGV[2], ARGV[3])
-local left = redis.call('PTTL', KEYS[1])
+local left = redis.call('PTTL', KEYS[1])  -- negative without an expiry
 redis.call('PEXPIRE', KEYS[1], math.max(left, tonumber(ARGV[2])))
 return 1
 """
