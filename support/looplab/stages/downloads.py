@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from looplab.lab import Recording, ms, peak_memory, serve, show_table, xray
+from looplab.lab import Recording, ms, peak_memory, serve, show_table, until, xray
 from looplab.shop import open_shop
 from looplab.shop.reader import PATH, Download, download
 
@@ -59,10 +59,16 @@ async def measured(export: Endpoint | FastAPI, title: str, *, rounds: int = 1) -
 
 async def _round(app: FastAPI, title: str) -> Measured:
     async with serve(app) as server, server.client(timeout=PATIENCE) as client:
+
+        async def reader() -> Download:
+            got = await download(client)
+            await until(
+                lambda: server.running_requests == 0
+            )  # it ends a moment after the last byte
+            return got
+
         with peak_memory() as memory:
-            recording = await xray(
-                download(client), title=title, server=server, held=ms(HELD), show=False
-            )
+            recording = await xray(reader(), title=title, server=server, held=ms(HELD), show=False)
     return Measured(recording, recording.result, memory.peak)
 
 
