@@ -325,3 +325,23 @@ async def test_without_a_deadline_a_thread_is_waited_for():
     test = names["test_without_a_deadline_a_thread_is_waited_for"]
     ran = await names["run_tests"](test, names["jumping_backend"], show=False)
     assert ran.passed == [test.__name__]
+
+
+BOTH_MARKS = """
+@pytest.mark.no_leaks(tasks=True, threads=False, blocking=False)
+@pytest.mark.anyio
+async def test_ten_buyers(client):
+    assert await ten_at_once(client) == [200] + [409] * 9
+"""
+
+
+async def test_with_both_marks_the_test_with_ten_buyers_stops_every_broken_version(
+    cells_of: Callable[[str], Any],
+) -> None:
+    more = ("breaks-blocking", "breaks-leak", "ship-versions")
+    names = await cells_of("18").define(*SHOP, *SUITE, *more)
+    names["receipts"] = []
+    await run_cell(BOTH_MARKS, names, "<both marks>")
+    parts = ["test_ten_buyers", "every_shop", "anyio_backend", "client", "no_blocking"]
+    ran = await names["run_tests"](*(names[part] for part in parts), show=False)
+    assert ran.caught == ["take_cup", "take_blocking", "take_and_mail"]
