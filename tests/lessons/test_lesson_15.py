@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,21 @@ import psutil
 import pytest
 import redis.asyncio
 from fastapi import BackgroundTasks, Depends, FastAPI, Request
-from taskiq import TaskiqResult
+from taskiq import ScheduledTask, TaskiqResult
 from taskiq.exceptions import SendTaskError
 
 from looplab.lab import in_process, serve, until
 from looplab.shop.newcomers import Reports
 from looplab.shop.redis import URL_VARIABLE, delete_keys, serve_redis
 from looplab.stages import settling
-from looplab.stages.back_office import BackOffice, FrontDesk, app_with, one_order, working
+from looplab.stages.back_office import (
+    BackOffice,
+    FrontDesk,
+    ScheduleSource,
+    app_with,
+    one_order,
+    working,
+)
 from looplab.stages.child import Child, WorkerFailed
 from looplab.stages.dependencies import threads_at_most
 
@@ -697,6 +705,16 @@ async def test_a_worker_waits_for_jobs_while_the_reader_pauses_for_minutes() -> 
                 await delete_keys(client.execute_command, f"*{queue}*")
         finally:
             await worker.kill()
+
+
+async def test_a_job_that_was_due_in_an_earlier_minute_is_sent_late_and_not_forgotten() -> None:
+    async with serve_redis() as address:
+        source = ScheduleSource(address, prefix=f"course:{uuid4().hex}:jobs-later")
+        due = datetime.now(UTC) - timedelta(minutes=2)
+        late = ScheduledTask(task_name="fails", labels={}, args=[], kwargs={}, time=due)
+        await source.add_schedule(late)
+        assert [one.schedule_id for one in await source.get_schedules()] == [late.schedule_id]
+        await source.shutdown()
 
 
 async def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from time import perf_counter
 from typing import Any, Final, Self
 from uuid import UUID, uuid4
@@ -278,10 +279,16 @@ def _made_by_taskiq(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
 
 
 class ScheduleSource(ListRedisScheduleSource):
-    """taskiq-redis's source of schedules, which closes its connections on shutdown.
+    """taskiq-redis's source of schedules, which closes its connections and forgets no late job.
 
-    That of taskiq-redis 1.2 leaves them open.
+    That of taskiq-redis 1.2 leaves its connections open. And where its prefix has a colon, it never
+    looks at the minutes before this one: a job that is due at the end of a minute, and was not sent
+    in it, is lost.
     """
+
+    def _parse_time_key(self, key: str) -> datetime | None:
+        minute = key.removeprefix(f"{self._prefix}:time:")
+        return super()._parse_time_key(f"prefix:time:{minute}")
 
     async def shutdown(self) -> None:
         """Close the connections."""
