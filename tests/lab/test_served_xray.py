@@ -5,6 +5,7 @@ looked for at ``HELD``: a machine that is busy makes steps longer, never shorter
 """
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -464,7 +465,8 @@ async def test_one_call_that_is_x_rayed_titles_the_picture_too() -> None:
     async with in_process(a_shop().app) as client:
         recording = await xray(client.get("/awaits"), show=False)
     assert (recording.title, recording.names) == ("GET /awaits", ["GET /awaits"])
-    assert "answered after" in describe(recording)
+    # "answered after", unless a busy machine lets the request end much later than its answer
+    assert re.match(r"GET /awaits: 1 task\b.* (answered|done) after", describe(recording))
 
 
 async def test_a_coroutine_of_ours_keeps_its_name_whatever_it_asks_for() -> None:
