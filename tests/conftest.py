@@ -13,6 +13,7 @@ import pytest
 import redis
 from xdist.scheduler import LoadScopeScheduling
 
+CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 REQUIRE_ALL = "COURSE_REQUIRE_ALL"
 START_WITHIN = 60
 POLITE = 10
@@ -55,8 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path.suffix != ".ipynb", "browser" not in item.path.parts))
 
 
-@pytest.fixture(autouse=True)
-def lessons_first(request: pytest.FixtureRequest) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def lessons_first() -> None:
     """Let the lessons' kernels have the processor first, where they and other tests run at once.
 
     Lessons time things; five workers on two cores would have each of them wait for the others. A
@@ -94,6 +95,15 @@ def missing() -> Callable[[str], None]:
         pytest.skip(what)
 
     return say
+
+
+@pytest.fixture(scope="session")
+def chromium(missing: Callable[[str], None]) -> str:
+    """The path of the browser: the one without windows, which needs less, where there is one."""
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if found is None:
+        missing("no chromium on the PATH")
+    return str(found)
 
 
 @pytest.fixture(scope="session")

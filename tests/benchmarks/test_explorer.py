@@ -8,8 +8,6 @@ group of thin lanes, lanes of different names are rows of which those in sight a
 """
 
 import random
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import thread_time
@@ -87,12 +85,8 @@ def crowd(names: int) -> Recording:
 
 @pytest.mark.parametrize("names", [1, LANES])
 def test_5000_lanes_and_100000_steps(
-    names: int, figures: Any, missing: Callable[[str], None], tmp_path: Path
+    names: int, figures: Any, chromium: str, tmp_path: Path
 ) -> None:
-    programs = ("chromium-headless-shell", "chromium", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, programs)), None)
-    if chromium is None:
-        missing("no chromium on the PATH")
     recording = crowd(names)
     assert recording.steps == LANES * STEPS + 2
     begun = thread_time()

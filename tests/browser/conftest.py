@@ -1,7 +1,8 @@
 """JupyterLab in headless chromium, on copies of the lessons.
 
 Playwright's own loop stays in the main thread while it is open, and no asyncio test could run
-beside it: so it opens and closes with each file of this folder, and no plugin keeps it.
+beside it: so it opens and closes with each file of this folder, and no plugin keeps it. The server
+of JupyterLab is a process of its own, which all files share.
 """
 
 import json
@@ -19,7 +20,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SAVED = "saved"
-CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 SWITCHES = (
     "--no-sandbox",
     "--disable-gpu",
@@ -63,12 +63,9 @@ SHUT_DOWN_ALL = "window.jupyterapp.serviceManager.sessions.shutdownAll()"
 
 
 @pytest.fixture(scope="module")
-def browser(missing: Callable[[str], None]) -> Generator[Browser]:
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
-    if found is None:
-        missing("no chromium on the PATH")
+def browser(chromium: str) -> Generator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=SWITCHES)
+        browser = playwright.chromium.launch(executable_path=chromium, args=SWITCHES)
         yield browser
         browser.close()
 

@@ -62,9 +62,8 @@ async def _round(app: FastAPI, title: str) -> Measured:
 
         async def reader() -> Download:
             got = await download(client)
-            await until(
-                lambda: server.running_requests == 0
-            )  # it ends a moment after the last byte
+            # the request ends a moment after its reader has the last byte
+            await until(lambda: not server.running_requests)
             return got
 
         with peak_memory() as memory:

@@ -68,7 +68,7 @@ async def ask(app: ASGIApp, path: str, title: str) -> Recording:
 
         async def reader() -> httpx.Response:
             answer = await client.get(path)
-            await until(lambda: server.running_requests == 0)
+            await until(lambda: not server.running_requests)
             return answer
 
         return await xray(reader(), server=server, title=title, show=False)
