@@ -56,6 +56,9 @@ async def test_the_repaired_service_is_done_four_times_as_soon(
             await service.measure("warm", repaired)  # fills SQLAlchemy's caches
             first = await service.measure("as it is", as_it_is)
             last = await service.measure("repaired", repaired)
+            held = repaired | {"shop": small, "middleware": as_it_is["middleware"]}
+            on_two = await service.measure("two seats", held)
+            lent_on_two = await service.measure("two seats, let go", repaired | {"shop": small})
     finally:
         await small.close()
         await large.close()
@@ -70,4 +73,6 @@ async def test_the_repaired_service_is_done_four_times_as_soon(
         table.only("work a request", work / VISITS * 1000, "ms")
         table.only("as it is, errors", first.failed, "requests")
         table.at_most("repaired, errors", last.failed, 0, "requests")
+        gain = on_two.took / lent_on_two.took  # the lesson says that there is none
+        table.at_most("two seats, of the same with sessions let go", gain, 1.25)
         table.at_most("repaired, of as it is", last.took / first.took, 1 / 4)
