@@ -40,6 +40,13 @@ async def names(cells_of: Callable[[str], Any]) -> Any:
     stamina.instrumentation.set_on_retry_hooks(None)
 
 
+@pytest.fixture
+def unhurried(names: Any) -> Any:
+    """The names, where no attempt takes too long: a pause of a busy machine would be a time-out."""
+    names["per_attempt"] = 60.0
+    return names
+
+
 @pytest.mark.parametrize(
     ("status", "calls"),
     [(400, 1), (404, 1), (422, 1), (500, 1), (429, 3), (502, 3), (503, 3), (504, 3)],
@@ -100,9 +107,9 @@ async def test_a_post_without_a_key_is_repeated_only_if_it_was_never_sent(
     ("status", "calls"), [(404, 1), (500, 1), (502, 1), (504, 1), (429, 3), (503, 3)]
 )
 async def test_a_post_without_a_key_is_repeated_only_after_a_refusal(
-    names: Any, status: int, calls: int
+    unhurried: Any, status: int, calls: int
 ) -> None:
-    supplier = names["supplier"]
+    names, supplier = unhurried, unhurried["supplier"]
     supplier.failure_rate, supplier.failure_status = 1, status
     to_supplier, attempt = names["to_supplier"], names["ask_once"]
     with pytest.raises(httpx.HTTPStatusError):
@@ -268,9 +275,9 @@ async def test_a_supplier_that_hangs_is_a_503_too(names: Any) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 500])
 async def test_what_another_attempt_would_not_change_is_a_500_that_nobody_retries(
-    names: Any, status: int
+    unhurried: Any, status: int
 ) -> None:
-    supplier = names["supplier"]
+    names, supplier = unhurried, unhurried["supplier"]
     supplier.failure_rate, supplier.failure_status = 1, status
     async with in_process(names["app"]) as client:
         refused = await client.get("/stock/cup")

@@ -18,9 +18,9 @@ from typing import Any, Final, NoReturn
 
 from looplab.exercises.checking import check, require_function
 from looplab.exercises.error_text import holds, leaves
+from looplab.exercises.late_loop import again_if_late
 from looplab.exercises.sandbox import Ran, Sandbox, blame, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong, wrong
-from looplab.lab.lag import loop_lag
 from looplab.lab.silent_failures import let_go
 from looplab.lab.units import ms
 from looplab.shop.sources import ExternalServiceError
@@ -32,7 +32,6 @@ FIRST: Final = (0.6, 0.2)  # of the budget: what the search takes; halves of it 
 OVER: Final = 1.12  # budgets after which a page should have given up
 PATIENCE: Final = 2  # budgets after which what hangs answers after all
 NOTICED: Final = 0.04  # of the budget: a loop that is later than this has not measured well
-TRIES: Final = 3  # each with twice the budget, as long as the loop was late
 TICK: Final = 20  # milliseconds between two looks at whether anything is asked
 STILL: Final = 50  # so many looks without anything that is asked: the page waits for nothing
 
@@ -226,7 +225,6 @@ class _Round:
     left: list[str] = field(default_factory=list)
     outlasted: bool = False
     took: float = 0.0
-    lag: float = 0.0
 
     def set(self, behaviour: dict[str, Answer]) -> None:
         """Say how the extras behave; the last one that is named has nothing to show."""
@@ -332,17 +330,13 @@ async def _judge(sandbox: Sandbox, *, page: Any) -> str:
     page = require_function(page, example="check_page(product_page)")
     await _judge_good_day(sandbox, page)
     for budget, first, names in zip(BUDGETS, FIRST, (OTHERS[::-1], EXTRAS), strict=True):
-        await _again_if_late(
-            ms(budget),
-            functools.partial(_mistake_with_hung_extra, sandbox, page, first=first, names=names),
-        )
-    await _again_if_late(
-        ms(BUDGETS[0]), functools.partial(_mistake_with_hung_search, sandbox, page)
-    )
+        hung = functools.partial(_judge_hung_extra, first=first, names=names)
+        await _in_time(hung, sandbox, page, budget)
+    await _in_time(_judge_hung_search, sandbox, page, BUDGETS[0])
     await _judge_failed_search(sandbox, page)
-    await _judge_nothing_found(sandbox, page)
+    await _in_time(_judge_nothing_found, sandbox, page, BUDGETS[0])
     await _judge_failures(sandbox, page)
-    await _judge_bug(sandbox, page)
+    await _in_time(_judge_bug, sandbox, page, BUDGETS[0])
     await _judge_cancelled(sandbox, page)
     return (
         "One budget for both steps: a page has its products or there is none, what comes in time "
@@ -389,9 +383,7 @@ async def _run(sandbox: Sandbox, page: Page, round_: _Round, *, cancel: bool = F
         raise wrong("never-ends", "nothing was being asked")
 
     try:
-        async with loop_lag() as lag:
-            ran = await sandbox.run(built)
-        round_.lag = lag.worst
+        ran = await sandbox.run(built)
     finally:
         release.cancel()
         round_.released.set()
@@ -424,84 +416,67 @@ async def _judge_good_day(sandbox: Sandbox, page: Page) -> None:
         raise EXERCISE.wrong("one-by-one", f"{round_.most_at_once} at once")
 
 
-async def _again_if_late(
-    budget: float, judged: Callable[[float], Awaitable[tuple[Wrong | None, float]]]
+async def _in_time(
+    judge: Callable[..., Awaitable[None]], sandbox: Sandbox, page: Page, budget: float
 ) -> None:
-    """Find a page that ends too soon or too late; ``budget`` is in seconds.
+    """Judge a page that has a budget to keep, in milliseconds."""
 
-    What a loop has measured late is tried again, with more time. ``judged`` returns a mistake that
-    a late loop may have made, and how late it was; it raises any other.
-    """
-    for turn in range(TRIES):
-        tried = budget * 2**turn
-        mistake, lag = await judged(tried)
-        if mistake is None:
-            return
-        if lag < NOTICED * tried or turn == TRIES - 1:
-            raise mistake
+    async def judged(stretch: float) -> None:
+        await judge(sandbox, page, ms(budget * stretch))
+
+    await again_if_late(judged, noticed=NOTICED * ms(budget))
 
 
-async def _mistake_with_hung_extra(
+async def _judge_hung_extra(
     sandbox: Sandbox, page: Page, budget: float, *, first: float, names: tuple[str, ...]
-) -> tuple[Wrong | None, float]:
+) -> None:
     quick, slow, hangs = sorted(names)
     round_ = _Round(budget, _after(first * budget))
-    slowly = _after((LATE - first) * budget)
-    ways = {quick: _after(0), slow: slowly, hangs: round_.hang}
+    ways = {quick: _after(0), slow: _after((LATE - first) * budget), hangs: round_.hang}
     round_.set({name: ways[name] for name in names})
-    return await _hung_extra(sandbox, page, round_, (quick, slow, hangs)), round_.lag
-
-
-async def _hung_extra(
-    sandbox: Sandbox, page: Page, round_: _Round, names: tuple[str, str, str]
-) -> Wrong | None:
-    quick, slow, hangs = names
     ran = await _run(sandbox, page, round_)
     if round_.outlasted:
-        return EXERCISE.wrong("no-budget")
+        raise EXERCISE.wrong("no-budget")
     if ran.error is not None and holds(ran.error, TimeoutError):
-        let_go(ran.error)
         # Given up on the search, or on the extras before the budget had run out.
         early = len(round_.asked) == 1
-        return EXERCISE.wrong("budget-split" if early else "all-or-nothing")
-    if round_.took > OVER * round_.budget and ran.error is None:
-        return EXERCISE.wrong("budget-stretched", f"{round_.took / round_.budget:.2g} budgets")
-    if round_.left and ran.error is None:
-        raise EXERCISE.wrong("late-left-running", ", ".join(round_.left))
+        _let_go_and_raise(ran, "budget-split" if early else "all-or-nothing")
+    if ran.error is None:
+        if round_.took > OVER * round_.budget:
+            raise _stretched(round_)
+        if round_.left:
+            raise EXERCISE.wrong("late-left-running", ", ".join(round_.left))
     products, found, missing = _three(ran.result())
-    _judge_names(found, missing, names)
+    _judge_names(found, missing, (quick, slow, hangs))
     if len(round_.asked) == 1:
-        return EXERCISE.wrong("budget-split", "the search had not ended")
+        raise EXERCISE.wrong("budget-split", "the search had not ended")
     if hangs in found:
         raise EXERCISE.wrong("late-as-empty")
     if slow not in found:
-        return EXERCISE.wrong("budget-split")
+        raise EXERCISE.wrong("budget-split")
     expected = {name: round_.shown[name] for name in (slow, quick)}
     _compare((products, found, missing), round_, expected, {hangs: "late"})
-    return None
 
 
-async def _mistake_with_hung_search(
-    sandbox: Sandbox, page: Page, budget: float
-) -> tuple[Wrong | None, float]:
+async def _judge_hung_search(sandbox: Sandbox, page: Page, budget: float) -> None:
     round_ = _Round(budget, None)
     round_.set(dict.fromkeys(EXTRAS, _after(0)))
     ran = await _run(sandbox, page, round_)
     if round_.outlasted:
-        if ran.error is not None:
-            let_go(ran.error)
-        return EXERCISE.wrong("search-without-budget"), round_.lag
+        _let_go_and_raise(ran, "search-without-budget")
     if ran.error is None:
         raise EXERCISE.wrong("page-without-products")
     if not holds(ran.error, TimeoutError):
         raise blame(ran.error)
     let_go(ran.error)
     if round_.took > OVER * round_.budget:
-        told = f"{round_.took / round_.budget:.2g} budgets"
-        return EXERCISE.wrong("budget-stretched", told), round_.lag
+        raise _stretched(round_)
     if round_.left:
         raise EXERCISE.wrong("late-left-running", SEARCH)
-    return None, round_.lag
+
+
+def _stretched(round_: _Round) -> Wrong:
+    return EXERCISE.wrong("budget-stretched", f"{round_.took / round_.budget:.2g} budgets")
 
 
 async def _judge_failed_search(sandbox: Sandbox, page: Page) -> None:
@@ -516,9 +491,9 @@ async def _judge_failed_search(sandbox: Sandbox, page: Page) -> None:
         let_go(ran.error)
 
 
-async def _judge_nothing_found(sandbox: Sandbox, page: Page) -> None:
+async def _judge_nothing_found(sandbox: Sandbox, page: Page, budget: float) -> None:
     """No products and a late extra: that is a page, with a late extra."""
-    round_ = _Round(ms(BUDGETS[0]), _after(0), products=[])
+    round_ = _Round(budget, _after(0), products=[])
     good, other, hangs = EXTRAS
     round_.set({good: _after(0), other: _after(0), hangs: round_.hang})
     ran = await _run(sandbox, page, round_)
@@ -555,9 +530,9 @@ async def _judge_failures(sandbox: Sandbox, page: Page) -> None:
     _compare((products, found, missing), round_, {good: round_.shown[good]}, expected)
 
 
-async def _judge_bug(sandbox: Sandbox, page: Page) -> None:
+async def _judge_bug(sandbox: Sandbox, page: Page, budget: float) -> None:
     buggy, good, hangs = EXTRAS
-    round_ = _Round(ms(BUDGETS[0]), _after(0))
+    round_ = _Round(budget, _after(0))
     round_.set({buggy: _after(0, _Bug("name")), good: _after(ms(10)), hangs: round_.hang})
     ran = await _run(sandbox, page, round_)
     if ran.error is None:

@@ -18,9 +18,9 @@ from typing import Any, Final, Literal
 
 from looplab.exercises.checking import check, require_function
 from looplab.exercises.error_text import holds, raised_from
+from looplab.exercises.late_loop import again_if_late
 from looplab.exercises.sandbox import Sandbox, require_awaitable
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, Wrong
-from looplab.lab.lag import loop_lag
 from looplab.lab.silent_failures import let_go
 from looplab.lab.units import ms
 
@@ -36,7 +36,6 @@ NEARLY: Final = 0.9  # of that: when the item in hand ends
 OVER: Final = 1.15  # budgets after which a handle that hangs should have been cancelled
 RELEASED: Final = 2  # budgets after which it ends by itself
 NOTICED: Final = 0.04  # of the budget: a loop that is later than this has not measured well
-TRIES: Final = 3  # each with twice the budget, as long as the loop was late
 MOMENT = 20  # milliseconds in which a worker that does the wrong thing does it
 
 EXERCISE = Exercise(
@@ -249,16 +248,13 @@ async def _judge(sandbox: Sandbox, *, run_worker: Any) -> str:
 
 
 async def _judge_budget(sandbox: Sandbox, shift_of: "Begin") -> None:
-    """Measure the budget; what the loop has seen late is tried again, with more time."""
-    for turn in range(TRIES):
-        budget = MEASURED * 2**turn
-        async with loop_lag() as lag:
-            ran = await sandbox.run(functools.partial(_budget_is_kept, shift_of, budget))
-        mistake = ran.result()
-        if mistake is None:
-            return
-        if lag.worst < NOTICED * ms(budget) or turn == TRIES - 1:
-            raise mistake
+    """Measure the budget, with more time if the loop was late."""
+
+    async def judge(stretch: float) -> None:
+        kept = functools.partial(_budget_is_kept, shift_of, MEASURED * stretch)
+        (await sandbox.run(kept)).result()
+
+    await again_if_late(judge, noticed=NOTICED * ms(MEASURED))
 
 
 class _HandleError(TimeoutError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError):
@@ -512,11 +508,8 @@ async def _budget_is_shared(shift_of: Begin) -> None:
         raise EXERCISE.wrong("budget-per-item", f"{len(shift.handled)} items were handled")
 
 
-async def _budget_is_kept(shift_of: Begin, budget: float) -> Wrong | None:
-    """Return a mistake that a late loop may have made; raises Wrong for any other.
-
-    ``budget`` is in milliseconds.
-    """
+async def _budget_is_kept(shift_of: Begin, budget: float) -> None:
+    """Let a worker drain for a budget in milliseconds."""
     shift, loop = shift_of(budget=budget), asyncio.get_running_loop()
     done, held, hung, late = range(4)
     shift.gates = {held: asyncio.Event(), hung: asyncio.Event()}
@@ -543,16 +536,15 @@ async def _budget_is_kept(shift_of: Begin, budget: float) -> Wrong | None:
     await asyncio.wait({shift.task}, timeout=ms(RELEASED * budget + PATIENCE))
     took = (loop.time() - began) / ms(budget)
     if not shift.task.done() or hung in shift.handled:
-        return EXERCISE.wrong("no-budget")
+        raise EXERCISE.wrong("no-budget")
     shift.left()
     if held in shift.cut:
         after = (shift.cut_at[held] - began) / ms(budget)
         name = "budget-begins-early" if after < EARLY else "budget-cut-short"
-        return EXERCISE.wrong(name, f"after {after:.2g} of the budget")
+        raise EXERCISE.wrong(name, f"after {after:.2g} of the budget")
     if took > OVER:
-        return EXERCISE.wrong("budget-stretched", f"{took:.2g} budgets")
+        raise EXERCISE.wrong("budget-stretched", f"{took:.2g} budgets")
     shift.account(done, held, hung, *came, late=(*came,))
-    return None
 
 
 async def _handle_fails(shift_of: Begin, *, draining: bool) -> None:
