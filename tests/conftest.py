@@ -1,32 +1,38 @@
 import gc
+import itertools
 import os
+import random
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from jupyter_client.connect import LocalPortCache
 from xdist.scheduler import LoadScopeScheduling
 
 CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 REQUIRE_ALL = "COURSE_REQUIRE_ALL"
 START_WITHIN = 60
 POLITE = 10
+KERNEL_PORTS = range(20_000, 32_000)  # below those that Linux, macOS and Windows give by themselves
+WORKERS = 5
 USUAL = "not benchmark and not mutation"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return 5 for a run of everything, and 0, which is this process, for a part or a benchmark.
+    """Return five for a run of everything, and 0, which is this process, for a part or a benchmark.
 
     Five keep two cores busy, since most tests wait.
     """
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return 5 if everything and config.option.markexpr.strip() == USUAL else 0
+    return WORKERS if everything and config.option.markexpr.strip() == USUAL else 0
 
 
 class OneAtATime(LoadScopeScheduling):
@@ -66,6 +72,29 @@ def lessons_first() -> None:
     at_once = "PYTEST_XDIST_WORKER" in os.environ
     if at_once and hasattr(os, "nice") and os.nice(0) < POLITE:
         os.nice(POLITE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ports_of_our_own() -> Generator[None]:
+    """Give kernels ports that no connection takes, and each worker ports that no other has.
+
+    jupyter_client lets the system choose, closes the port again, and the kernel opens it a moment
+    later. Meanwhile one of the thousands of connections that tests make may have it.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = range(KERNEL_PORTS.start + worker, KERNEL_PORTS.stop, WORKERS)
+    ports = itertools.cycle(random.sample(share, len(share)))
+
+    def find_available_port(cache: LocalPortCache, ip: str) -> int:
+        for port in ports:
+            with socket.socket() as tried, suppress(OSError):
+                tried.bind((ip, port))
+                return port
+        raise AssertionError("a cycle ends")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(LocalPortCache, "find_available_port", find_available_port)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,23 +15,28 @@ from looplab.publishing.notebooks import read_notebook
 
 
 def notebook_cell(lesson: str, tag: str) -> str:
-    """Return the source of the one cell of the lesson that has the tag."""
+    """Return the source of the one cell of the lesson that has the tag, or that id."""
     notebook = read_notebook(Project.here().lesson(lesson).path)
-    cells = [cell["source"] for cell in notebook["cells"] if tag in tags(cell)]
+    cells = [cell["source"] for cell in notebook["cells"] if tag in {cell["id"], *tags(cell)}]
     assert len(cells) == 1, f"lesson {lesson} has {len(cells)} cells tagged {tag}"
     return cells[0]
 
 
 @pytest.fixture
 def in_lesson() -> Callable[[str], Awaitable[SimpleNamespace]]:
-    """Open a lesson: ``run(tag)`` runs that cell, and ``names`` holds what cells have set."""
+    """Open a lesson: ``run(tag)`` runs that cell, and ``names`` holds what cells have set.
+
+    ``run`` takes several, by tag or id, and returns what the last of them does.
+    """
 
     async def opened(lesson: str) -> SimpleNamespace:
         names: dict[str, Any] = {}
         await run_cell(imports_of(notebook_cell(lesson, "setup")), names)
 
-        async def run(tag: str) -> Any:
-            return await run_cell(notebook_cell(lesson, tag), names, f"<{tag} of {lesson}>")
+        async def run(*which: str) -> Any:
+            for one in which:
+                last = await run_cell(notebook_cell(lesson, one), names, f"<{one} of {lesson}>")
+            return last
 
         return SimpleNamespace(run=run, names=names)
 

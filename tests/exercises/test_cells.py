@@ -12,12 +12,13 @@ from looplab.exercises.verdicts import ANY_EXERCISE, Verdict
 pytestmark = pytest.mark.anyio
 
 LESSONS = sorted(EXERCISES)
+SHIPPED = {"08": ("ship-client", "ship-ask", "ship-sku")}  # cells that an exercise goes on from
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
 async def test_the_stub_runs_and_its_check_says_what_is_missing(lesson, in_lesson) -> None:
     notebook = await in_lesson(lesson)
-    await notebook.run("exercise")
+    await notebook.run(*SHIPPED.get(lesson, ()), "exercise")
 
     verdict = await notebook.run("check")
 
@@ -28,7 +29,7 @@ async def test_the_stub_runs_and_its_check_says_what_is_missing(lesson, in_lesso
 @pytest.mark.parametrize("lesson", LESSONS)
 async def test_the_solution_passes_its_check_and_keeps_the_learners_work(lesson, in_lesson) -> None:
     notebook = await in_lesson(lesson)
-    await notebook.run("exercise")
+    await notebook.run(*SHIPPED.get(lesson, ()), "exercise")
     before = dict(notebook.names)
 
     await notebook.run("solution")  # claims that it passes
@@ -41,7 +42,7 @@ async def test_the_solution_passes_its_check_and_keeps_the_learners_work(lesson,
 @pytest.mark.parametrize("tag", ["exercise", "check", "solution"])
 def test_cells_fit_a_slide(lesson, tag, source_of) -> None:
     lines = source_of(lesson, tag).splitlines()
-    assert len(lines) <= 25
+    assert len(lines) <= 28
     assert max(map(len, lines)) <= 80
 
 

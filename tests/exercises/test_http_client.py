@@ -1,15 +1,23 @@
 """The check of lesson 08, with right answers and wrong ones."""
 
 import asyncio
+import inspect
+import json
+import textwrap
 import time
 from collections.abc import Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
+from urllib.parse import quote
 
+import httpx2
 import psutil
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 
 from looplab.exercises.http_client import EXERCISE, check_client
+from looplab.lab.units import ms
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +34,8 @@ def changed(source: str, *edits: tuple[str, str]) -> str:
         source = source.replace(old, new)
     return source
 
+
+# Answers as far as the supplier goes; `with_market` adds what the market says, rightly.
 
 LIFESPAN = r"""
 def make_app(partner_url):
@@ -97,6 +107,118 @@ def make_app(url):
 
     return service
 """
+
+# Whole answers.
+
+ASK = r"""
+from types import SimpleNamespace
+
+@asynccontextmanager
+async def partner_at(url):
+    jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    async with httpx2.AsyncClient(base_url=url, cookies=jar) as client:
+        yield SimpleNamespace(client=client, slots=asyncio.Semaphore(10))
+
+async def ask(partner, path):
+    try:
+        async with asyncio.timeout(ms(1_000)), partner.slots:
+            answer = await partner.client.get(path)
+            return answer.raise_for_status().json()
+    except (TimeoutError, httpx2.TimeoutException):
+        raise HTTPException(504) from None
+    except (httpx2.HTTPError, ValueError):
+        raise HTTPException(502) from None
+
+async def ask_or_none(partner, path):
+    try:
+        return await ask(partner, path)
+    except HTTPException:
+        return None
+"""
+
+GROUPED = (
+    ASK
+    + r"""
+def make_app(supplier_url, market_url):
+    @asynccontextmanager
+    async def lifespan(app):
+        async with partner_at(supplier_url) as supplier, partner_at(market_url) as market:
+            yield {"supplier": supplier, "market": market}
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/stock/{sku}")
+    async def stock(sku: Annotated[str, Path(pattern=r"^\w")], request: Request):
+        path = f"/stock/{quote(sku, safe='')}"
+        try:
+            async with asyncio.TaskGroup() as group:
+                found = group.create_task(ask(request.state.supplier, path))
+                more = group.create_task(ask_or_none(request.state.market, path))
+        except* HTTPException as failed:
+            raise failed.exceptions[0] from None
+        return found.result() | {"elsewhere": more.result()}
+
+    return app
+"""
+)
+
+TWO_CLIENTS = "async with partner_at(supplier_url) as supplier, partner_at(market_url) as market:"
+
+IN_THE_GROUP = """        try:
+            async with asyncio.TaskGroup() as group:
+                found = group.create_task(ask(request.state.supplier, path))
+                more = group.create_task(ask_or_none(request.state.market, path))
+        except* HTTPException as failed:
+            raise failed.exceptions[0] from None
+        return found.result() | {"elsewhere": more.result()}
+"""
+
+BESIDE = changed(
+    GROUPED,
+    (
+        IN_THE_GROUP,
+        """        more = asyncio.create_task(ask_or_none(request.state.market, path))
+        try:
+            found = await ask(request.state.supplier, path)
+            return {**found, "elsewhere": await more}
+        finally:
+            more.cancel()
+""",
+    ),
+)
+
+GATHERED = changed(
+    GROUPED,
+    (
+        IN_THE_GROUP,
+        """        calls = [
+            asyncio.ensure_future(ask(request.state.supplier, path)),
+            asyncio.ensure_future(ask_or_none(request.state.market, path)),
+        ]
+        try:
+            found, more = await asyncio.gather(*calls)
+        except HTTPException:
+            calls[1].cancel()
+            await asyncio.wait(calls)
+            raise
+        return found | {"elsewhere": more}
+""",
+    ),
+)
+
+# One client would do for both, were it not for the pool: httpx2's has a hundred seats for both.
+ONE_CLIENT = changed(
+    GROUPED,
+    (
+        TWO_CLIENTS,
+        "async with partner_at(supplier_url) as supplier:\n"
+        "            market = SimpleNamespace(client=supplier.client, slots=asyncio.Semaphore(10))",
+    ),
+    (
+        "ask_or_none(request.state.market, path)",
+        "ask_or_none(request.state.market, market_url + path)",
+    ),
+)
 
 SUCCESSOR = LIFESPAN.replace("httpx.", "httpx2.")
 
@@ -208,7 +330,7 @@ async def make_app(partner_url):
     return app
 """
 
-RIGHT = (
+RIGHT_BUT_FOR_THE_MARKET = (
     ("the lifespan's state", LIFESPAN),
     ("an attribute of the app, a dependency, a finally", ON_THE_APP),
     ("httpx2", SUCCESSOR),
@@ -219,8 +341,94 @@ RIGHT = (
 )
 
 
-@pytest.mark.parametrize(("name", "source"), RIGHT, ids=[name for name, _ in RIGHT])
+RIGHT = (
+    ("a group, and the first of its errors", GROUPED),
+    ("a task that a finally cancels", BESIDE),
+    ("gather, and the other is cancelled", GATHERED),
+    ("one client with slots for each partner", ONE_CLIENT),
+)
+
+
+class Market:
+    """An ASGI app around another: asks the market beside it, and adds what that says, rightly."""
+
+    def __init__(self, app: Any, *, url: str) -> None:
+        self.app = app
+        self.url = url
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+            async with httpx2.AsyncClient(base_url=self.url, cookies=jar) as self.client:
+                self.slots = asyncio.Semaphore(10)
+
+                async def close_first(message: Any) -> None:
+                    if message["type"] == "lifespan.shutdown.complete":
+                        await self.client.aclose()  # what comes after this may be cancelled
+                    await send(message)
+
+                await self.app(scope, receive, close_first)
+            return
+        sent: list[Any] = []
+
+        async def keep(message: Any) -> None:
+            sent.append(message)
+
+        more = asyncio.create_task(self.says(scope["path"].removeprefix("/stock/")))
+        try:
+            await self.app(scope, receive, keep)
+            if sent[0]["status"] == 200:
+                found = json.loads(b"".join(part.get("body", b"") for part in sent[1:]))
+                if isinstance(found, dict):
+                    found["elsewhere"] = await more
+                await JSONResponse(found)(scope, receive, send)
+                return
+        finally:
+            more.cancel()
+        for message in sent:
+            await send(message)
+
+    async def says(self, sku: str) -> Any:
+        """Return what the market says of a sku, or None."""
+        if sku.startswith("."):
+            return None
+        try:
+            async with asyncio.timeout(ms(1_000)), self.slots:
+                answer = await self.client.get(f"/stock/{quote(sku, safe='')}")
+                return answer.raise_for_status().json()
+        except (TimeoutError, httpx2.HTTPError, ValueError):
+            return None
+
+
+def with_market(make_app: Callable[[str], Any]) -> Callable[..., Any]:
+    """Return the maker of an app that asks the market too, given that of one that doesn't."""
+
+    async def make_both(supplier_url: str, market_url: str) -> Any:
+        app = make_app(supplier_url)
+        if inspect.isawaitable(app):
+            app = await app
+        if isinstance(app, FastAPI):
+            app.add_middleware(Market, url=market_url)
+        return app
+
+    return make_both
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    RIGHT_BUT_FOR_THE_MARKET,
+    ids=[name for name, _ in RIGHT_BUT_FOR_THE_MARKET],
+)
 async def test_a_right_answer_passes_in_any_style(name: str, source: str, written: Written) -> None:
+    verdict = await check_client(with_market(written("08", source)["make_app"]), limit=AMPLE)
+    assert verdict.passed, verdict.message
+    assert verdict.mistake is None
+
+
+@pytest.mark.parametrize(("name", "source"), RIGHT, ids=[name for name, _ in RIGHT])
+async def test_a_right_answer_with_the_market_passes_in_any_style(
+    name: str, source: str, written: Written
+) -> None:
     verdict = await check_client(written("08", source)["make_app"], limit=AMPLE)
     assert verdict.passed, verdict.message
     assert verdict.mistake is None
@@ -723,6 +931,236 @@ WRONG: tuple[tuple[str, str, str], ...] = (
 )
 
 
+ONLY_LATE = """    except HTTPException as failed:
+        if failed.status_code != 504:
+            raise
+        return None
+"""
+ONLY_FAILED = ONLY_LATE.replace("504", "502")
+
+
+def in_slots(body: str, slots: str) -> str:
+    """Return the lines in a block that holds one of the slots."""
+    return f"        async with {slots}:\n" + textwrap.indent(body, "    ")
+
+
+SEQUENCE = """        found = await ask(request.state.supplier, path)
+        return found | {"elsewhere": await ask_or_none(request.state.market, path)}
+"""
+
+WRONG_WITH_MARKET: tuple[tuple[str, str, str], ...] = (
+    (
+        "it asks the supplier, and then the market",
+        changed(GROUPED, (IN_THE_GROUP, SEQUENCE)),
+        "one-after-another",
+    ),
+    (
+        "it asks the market, and then the supplier",
+        changed(
+            GROUPED,
+            (
+                IN_THE_GROUP,
+                """        more = await ask_or_none(request.state.market, path)
+        return await ask(request.state.supplier, path) | {"elsewhere": more}
+""",
+            ),
+        ),
+        "one-after-another",
+    ),
+    (
+        "it awaits the second coroutine when the first has ended",
+        changed(
+            GROUPED,
+            (
+                IN_THE_GROUP,
+                """        more = ask_or_none(request.state.market, path)
+        try:
+            return await ask(request.state.supplier, path) | {"elsewhere": await more}
+        finally:
+            more.close()
+""",
+            ),
+        ),
+        "one-after-another",
+    ),
+    (
+        "it lets the market's failure out of the group",
+        changed(GROUPED, ("ask_or_none(request.state.market", "ask(request.state.market")),
+        "market-needed",
+    ),
+    (
+        "it can do without a market that is late, and not without one that fails",
+        changed(
+            GROUPED,
+            ("    except HTTPException:\n        return None\n", ONLY_LATE),
+        ),
+        "market-needed",
+    ),
+    (
+        "it can do without a market that fails, and not without one that is late",
+        changed(
+            GROUPED,
+            ("    except HTTPException:\n        return None\n", ONLY_FAILED),
+        ),
+        "market-needed",
+    ),
+    (
+        "it catches the market's statuses and lets a refused connection out",
+        changed(
+            GROUPED,
+            (
+                "return await ask(partner, path)\n",
+                "async with asyncio.timeout(ms(1_000)), partner.slots:\n"
+                "            answer = await partner.client.get(path)\n"
+                "        return answer.json() if answer.is_success else None\n",
+            ),
+            ("    except HTTPException:", "    except (TimeoutError, ValueError):"),
+        ),
+        "market-needed",
+    ),
+    (
+        "it has one set of slots for both",
+        changed(
+            GROUPED,
+            (
+                'yield {"supplier": supplier, "market": market}',
+                "market.slots = supplier.slots\n"
+                '            yield {"supplier": supplier, "market": market}',
+            ),
+        ),
+        "market-starves-supplier",
+    ),
+    (
+        "it holds a slot of the supplier's for the whole request",
+        changed(
+            GROUPED,
+            (", partner.slots:", ":"),
+            (IN_THE_GROUP, in_slots(IN_THE_GROUP, "request.state.supplier.slots")),
+        ),
+        "market-starves-supplier",
+    ),
+    (
+        "it waits for both, and looks at the supplier's failure then",
+        changed(
+            GROUPED,
+            (
+                IN_THE_GROUP,
+                """        found, more = await asyncio.gather(
+            ask(request.state.supplier, path),
+            ask_or_none(request.state.market, path),
+            return_exceptions=True,
+        )
+        if isinstance(found, Exception):
+            raise found
+        return found | {"elsewhere": more}
+""",
+            ),
+        ),
+        "waits-for-market",
+    ),
+    (
+        "it gathers, and the market's call goes on when the supplier's has failed",
+        changed(
+            GROUPED,
+            (
+                IN_THE_GROUP,
+                """        found, more = await asyncio.gather(
+            ask(request.state.supplier, path), ask_or_none(request.state.market, path)
+        )
+        return found | {"elsewhere": more}
+""",
+            ),
+        ),
+        "left-running",
+    ),
+    (
+        "it lets the group's error out",
+        changed(
+            GROUPED,
+            ("except* HTTPException as failed:", "except* KeyError as failed:"),
+        ),
+        "wrong-status",
+    ),
+    (
+        "it calls the item by another name",
+        changed(GROUPED, ('{"elsewhere": more.result()}', '{"market": more.result()}')),
+        "wrong-elsewhere",
+    ),
+    (
+        "it returns the market's answer alone",
+        changed(GROUPED, ('found.result() | {"elsewhere": more.result()}', "more.result()")),
+        "wrong-elsewhere",
+    ),
+    (
+        "it says nothing where the market has failed, and not None",
+        changed(
+            GROUPED,
+            (
+                'return found.result() | {"elsewhere": more.result()}',
+                'told = {"elsewhere": more.result()} if more.result() else {}\n'
+                "        return found.result() | told",
+            ),
+        ),
+        "wrong-elsewhere",
+    ),
+    (
+        "it asks the market without slots",
+        changed(
+            GROUPED,
+            (
+                "return await ask(partner, path)\n",
+                "return await ask(SimpleNamespace(client=partner.client, slots=free()), path)\n",
+            ),
+            (
+                "async def ask_or_none",
+                "@asynccontextmanager\nasync def free():\n    yield\n\nasync def ask_or_none",
+            ),
+        ),
+        "too-many-at-once",
+    ),
+    (
+        "it makes a client for each call of the market",
+        changed(
+            GROUPED,
+            (
+                "return await ask(partner, path)\n",
+                "async with partner_at(partner.client.base_url) as own:\n"
+                "            return await ask(own, path)\n",
+            ),
+        ),
+        "client-per-call",
+    ),
+    (
+        "it closes the supplier's client and forgets the market's",
+        changed(
+            GROUPED,
+            (
+                TWO_CLIENTS,
+                "async with partner_at(supplier_url) as supplier:\n"
+                "            jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))\n"
+                "            client = httpx2.AsyncClient(base_url=market_url, cookies=jar)\n"
+                '            kept["market"] = client\n'
+                "            market = SimpleNamespace(client=client, slots=asyncio.Semaphore(10))",
+            ),
+            ("\ndef make_app", "\nkept = {}\n\ndef make_app"),
+        ),
+        "never-closed",
+    ),
+    (
+        "the market's client keeps cookies",
+        changed(
+            GROUPED,
+            (
+                'yield {"supplier": supplier, "market": market}',
+                "market.client.cookies = CookieJar()\n"
+                '            yield {"supplier": supplier, "market": market}',
+            ),
+        ),
+        "cookies-shared",
+    ),
+)
+
+
 # Each passes, and why that is let be.
 SURVIVES = (
     # A call that begins while another's answer is read takes its cookie along. The window is the
@@ -745,17 +1183,23 @@ SURVIVES = (
 
 @pytest.mark.parametrize(("name", "source"), SURVIVES, ids=[name for name, _ in SURVIVES])
 async def test_what_survives_is_known(name: str, source: str, written: Written) -> None:
-    assert (await check_client(written("08", source)["make_app"], limit=AMPLE)).passed
+    make_app = with_market(written("08", source)["make_app"])
+    assert (await check_client(make_app, limit=AMPLE)).passed
     assert 20 * len(SURVIVES) <= len(SURVIVES) + len(WRONG)
 
 
-@pytest.mark.parametrize(("name", "source", "mistake"), WRONG, ids=[name for name, *_ in WRONG])
+@pytest.mark.parametrize(
+    ("name", "source", "mistake", "whole"),
+    [(*row, False) for row in WRONG] + [(*row, True) for row in WRONG_WITH_MARKET],
+    ids=[name for name, *_ in (*WRONG, *WRONG_WITH_MARKET)],
+)
 async def test_a_wrong_answer_gets_its_own_hint(
-    name: str, source: str, mistake: str, written: Written, tried: Callable[..., Any]
+    name: str, source: str, mistake: str, whole: bool, written: Written, tried: Callable[..., Any]
 ) -> None:
     async def checked() -> Any:
         names = written("08", source)
-        verdict = await check_client(names["make_app"], limit=AMPLE)
+        make_app = names["make_app"] if whole else with_market(names["make_app"])
+        verdict = await check_client(make_app, limit=AMPLE)
         for client in names.get("kept", {}).values():
             if not isinstance(client, dict):
                 await client.aclose()
@@ -766,7 +1210,9 @@ async def test_a_wrong_answer_gets_its_own_hint(
 
 
 def test_every_mistake_of_the_exercise_is_made_here() -> None:
-    assert {mistake.name for mistake in EXERCISE.mistakes} <= {mistake for *_, mistake in WRONG}
+    assert {mistake.name for mistake in EXERCISE.mistakes} <= {
+        mistake for *_, mistake in (*WRONG, *WRONG_WITH_MARKET)
+    }
 
 
 IN_MAKE_APP = changed(
@@ -795,13 +1241,14 @@ async def test_connections_that_an_attempt_leaves_are_closed_after_the_check(
     before = connections()
     names = written("08", IN_MAKE_APP)
     for _ in range(2):
-        assert (await check_client(names["make_app"], limit=AMPLE)).mistake == "never-closed"
+        verdict = await check_client(with_market(names["make_app"]), limit=AMPLE)
+        assert verdict.mistake == "never-closed"
     assert len(names["kept"]) == 2  # so that no garbage collector closes them
     assert [one for one in connections() if one not in before and one.status != "TIME_WAIT"] == []
 
 
 ENDPOINT = """
-def make_app(partner_url):
+def make_app(supplier_url, market_url):
     app = FastAPI()
 
     @app.get("/stock/{sku}")
@@ -818,7 +1265,7 @@ async def test_an_endpoint_that_never_answers_is_stopped(written: Written) -> No
     assert verdict.mistake == "never-ends"
     assert time.monotonic() - began < AT_MOST
     assert asyncio.all_tasks() == before
-    assert (await check_client(written("08", LIFESPAN)["make_app"], limit=AMPLE)).passed
+    assert (await check_client(written("08", GROUPED)["make_app"], limit=AMPLE)).passed
 
 
 async def test_an_app_in_place_of_the_function() -> None:

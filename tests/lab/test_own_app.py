@@ -18,7 +18,7 @@ from fastapi import BackgroundTasks, FastAPI, Request
 
 from looplab.lab import clients
 from looplab.lab.clients import ServerDidNotStart
-from looplab.lab.own_app import AppNotLoaded, Ask, load_app, xray_app
+from looplab.lab.own_app import AppNotLoaded, AppReport, Ask, load_app, xray_app
 from looplab.lab.units import ms
 
 pytestmark = pytest.mark.anyio
@@ -93,9 +93,18 @@ def app() -> FastAPI:
     return app
 
 
+async def placed(app: FastAPI, path: str | list[str]) -> AppReport:
+    """Return a report whose holds have their places: a starved machine looks for them too late."""
+    for _ in range(3):
+        report = await xray_app(app, path, held=HELD)
+        if all(hold.place for hold in report.holds):
+            break
+    return report
+
+
 class TestHolds:
     async def test_a_hold_is_told_with_its_line_and_who_called_it(self, app: FastAPI) -> None:
-        report = await xray_app(app, ["/orders", "/report"], held=HELD)
+        report = await placed(app, ["/orders", "/report"])
         (hold,) = report.holds
         assert hold.name == "GET /report"
         assert hold.duration >= LONG
@@ -139,7 +148,7 @@ class TestHolds:
     async def test_what_a_background_task_holds_counts_though_the_answer_was_sent(
         self, app: FastAPI
     ) -> None:
-        report = await xray_app(app, "/later", held=HELD)
+        report = await placed(app, "/later")
         (hold,) = report.holds
         assert hold.place is not None
         assert hold.place.line == line_of(after, "time.sleep")

@@ -158,11 +158,11 @@ async def test_the_client_is_closed_when_the_app_fails_and_made_anew_on_a_start(
 
 
 async def test_a_client_made_in_each_loop_works_in_each(cells_of: Any) -> None:
-    client_of = (await cells_of("08").define("setup", "ship-client"))["partner_client"]
+    partner_at = (await cells_of("08").define("setup", "ship-client"))["partner_at"]
 
     async def ask(url: str) -> int:
-        async with client_of(url) as client:
-            return (await client.get("/stock/A")).status_code
+        async with partner_at(url) as partner:
+            return (await partner.client.get("/stock/A")).status_code
 
     async with serve(Supplier().app) as server:
         answers = [await asyncio.to_thread(asyncio.run, ask(server.url)) for _ in range(3)]

@@ -105,7 +105,7 @@ async def working(bus: Names, *handlers: Callable[[Any], Any]) -> AsyncGenerator
 @pytest.fixture
 async def signing_up(bus: Names, cells_of: Any) -> AsyncGenerator[Names]:
     """Return what the lesson defines, ``create_user`` and its handler too, and their mailer."""
-    mailer, mail = open_mailer(latency=0.02)
+    mailer, mail = open_mailer(latency=0.05)
     given = cells_of("12")
     given.names.update(bus.all, mail=mail, effects=Effects())
     await given.define("naive-handlers", "naive-service")

@@ -1,19 +1,21 @@
-"""The exercise of lesson 08: one HTTP client for an app, made and closed in its lifespan.
+"""The exercise of lesson 08: an app with two partners, a client for each, made in its lifespan.
 
-The supplier runs on a real server on this machine, sets a cookie with each answer, and notes those
-that come back. The app is started and stopped six times: on a good day, on a day
-on which the supplier fails, in a rush while it hangs, with waits that add up to more than a second,
-once to be stopped by an error, and once in another event loop. Another app gets a supplier that
-cannot be reached.
+The supplier and the market run on real servers on this machine, set a cookie with each answer, and
+note those that come back. The app is started and stopped seven times: on a good day, on a day
+on which the supplier fails, on one on which the market does, in a rush while the supplier hangs,
+with waits that add up to more than a second, once to be stopped by an error, and once in another
+event loop. Two more apps get a partner each that cannot be reached.
 """
 
 import asyncio
 import contextlib
 import functools
 import inspect
+import math
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
@@ -47,33 +49,72 @@ DRIP = 600  # milliseconds between two pieces of an answer
 PIECES = 3  # of that answer
 ODD_SKU = "A?price=0"
 DOTS = "%2E%2E"  # the SKU that is a step up in a path
+SKU_OF_BOTH = "both"  # the SKU for which one partner waits until the other is asked
 DRIPPING = "dripping"  # the SKU whose answer comes in pieces
+CLOSED = "closed"  # the SKU for which the market answers with a page of HTML
 CONTENDED = 15  # requests at once in another loop, so that some queue for a slot
 BABBLING = "maintenance"  # the SKU whose answer is a page of HTML
 STARTING = 5.0  # seconds that a lifespan gets to start, and to stop
+AT_ONCE_IS = 0.6  # seconds in which a request fails that has nothing to wait for
+CANCELLING = 20  # such looks whether a call has been cancelled; without that it goes on for 45
 SETTLING = 1.0  # seconds that the server gets to notice a closed connection
 LOOKS = 400  # in each of those times
 
 EXERCISE = Exercise(
     lesson="08",
     check="check_client",
-    stub="client-per-call",
-    task="Give an app one HTTP client for its life, ten slots, and a second for each request.",
+    stub="one-after-another",
+    task=(
+        "Give an app a second partner, which may fail or hang without taking anything from the "
+        "first: clients, slots, a deadline, an answer without it."
+    ),
     usual_wrong_prediction=(
         "That a client per call costs a new connection and little else: most of it is reading "
         "certificates, which holds the loop, also for plain http."
     ),
     mistakes=(
         Mistake(
+            "one-after-another",
+            "asks the market when the supplier has answered, or before, as the stub does",
+            "One partner was asked when the other had answered, so their times add up. Neither "
+            "needs the other's answer: start both, then wait for both.",
+        ),
+        Mistake(
+            "market-needed",
+            "lets a failure of the market out, or answers an error for it",
+            "The market failed, and so did the request, though the supplier had answered. "
+            "Whatever is wrong with the market, answer with what the supplier says, and None for "
+            '"elsewhere".',
+        ),
+        Mistake(
+            "market-starves-supplier",
+            "has one set of slots for both, or keeps the supplier's while the market is asked",
+            "The market hung, and requests got no answer of a supplier that was well: they waited "
+            "for slots that others held while they waited for the market. What is held for one "
+            "partner must not be held while the other is late.",
+        ),
+        Mistake(
+            "waits-for-market",
+            "waits for the market when the supplier has failed",
+            "The supplier had failed, and the request went on waiting for the market: there was "
+            "nothing left to wait for. Answer 502 at once, and cancel the other call.",
+        ),
+        Mistake(
+            "wrong-elsewhere",
+            'has no "elsewhere", or not what the market says',
+            'The answer is what the supplier says and one item more: "elsewhere" is what the '
+            "market says, or None.",
+        ),
+        Mistake(
             "client-per-call",
-            "makes a client in the endpoint or in a dependency, as the stub does",
-            "Each request opened a connection of its own. Make one client when the app starts, "
-            "and let all requests use it.",
+            "makes a client in the endpoint or in a dependency",
+            "Each request opened a connection of its own. Make a partner's client when the app "
+            "starts, and let all requests use it.",
         ),
         Mistake(
             "never-closed",
             "makes the client in the lifespan, or at import, and does not close it",
-            "The app has stopped, and its connection to the supplier is still open. Close the "
+            "The app has stopped, and a connection to a partner is still open. Close each "
             "client after the lifespan's yield: async with does it.",
         ),
         Mistake(
@@ -104,8 +145,8 @@ EXERCISE = Exercise(
         Mistake(
             "too-many-at-once",
             "has no semaphore, a new one for each request, or one of another size",
-            "More than ten calls were with the supplier at once. Put a semaphore in front of the "
-            "call, one that all requests share.",
+            "More than ten calls were with a partner at once. Put a semaphore in front of its "
+            "calls, one that all requests share.",
         ),
         Mistake(
             "waits-without-end",
@@ -140,7 +181,7 @@ EXERCISE = Exercise(
         Mistake(
             "left-open-on-error",
             "closes the client after the yield, without async with or finally",
-            "The app was stopped by an error, and its connection to the supplier is still open: "
+            "The app was stopped by an error, and a connection to a partner is still open: "
             "what follows a plain yield is skipped then. Put the yield into async with, or "
             "into try, and close the client in finally.",
         ),
@@ -239,13 +280,15 @@ class _Visit:
 
 @dataclass(slots=True)
 class _Watched:
-    """The supplier's app, which sets a cookie with each answer; ``cookies`` are those it got.
+    """A partner's app, which sets a cookie with each answer; ``cookies`` are those it got.
 
-    For one SKU it answers with a page that is no JSON, for another it sends its answer in pieces.
-    ``strayed`` are the paths of requests that were for no stock.
+    For the SKU ``babbling`` it answers with a page that is no JSON, and it sends its answer for
+    ``dripping`` in pieces. ``strayed`` are the paths of requests that were for no stock.
     """
 
     app: ASGIApp
+    babbling: str
+    dripping: str | None = None
     cookies: list[str] = field(default_factory=list)
     strayed: list[str] = field(default_factory=list)
 
@@ -263,10 +306,10 @@ class _Watched:
             ]
             if not scope["path"].startswith("/stock/"):
                 self.strayed.append(scope["path"])
-            if scope["path"] == f"/stock/{DRIPPING}":
+            if scope["path"] == f"/stock/{self.dripping}":
                 await StreamingResponse(_drips())(scope, receive, sending)
                 return
-            if scope["path"] == f"/stock/{BABBLING}":
+            if scope["path"] == f"/stock/{self.babbling}":
                 await HTMLResponse("<h1>We will be back soon</h1>")(scope, receive, sending)
                 return
         await self.app(scope, receive, sending)
@@ -287,17 +330,21 @@ class _Failure(Exception):
 async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
     """Check the learner's ``make_app`` of lesson 08, show one line, and return the verdict.
 
-    It is called as ``make_app(partner_url)`` with the address of a supplier on a real server on
-    this machine, and returns a FastAPI app with ``GET /stock/{sku}``. The app is started, called
-    and stopped six times, once by an error and the last time in another event loop. It passes if
+    It is called as ``make_app(supplier_url, market_url)`` with the addresses of two partners on
+    real servers on this machine, and returns a FastAPI app with ``GET /stock/{sku}``. The app is
+    started, called and stopped seven times, once by an error and the last time in another event
+    loop. It passes if
 
-    - it answers what the supplier answers, requests in turn over one connection and requests at
+    - it answers what the supplier answers, with what the market answers as ``"elsewhere"``, and
+      asks both at the same time; requests in turn over one connection to each, and requests at
       once at the same time;
-    - a sku reaches the supplier whole, one that is a step up in a path does not reach it, and no
-      cookie of its answers comes back to it;
+    - a sku reaches the partners whole, one that is a step up in a path does not reach them, and no
+      cookie of their answers comes back to them;
     - a supplier that fails, cannot be reached or sends no JSON is a 502, one that says nothing
-      for a second a 504;
-    - in a rush, no more than ten calls are with a supplier that hangs, each request has an answer
+      for a second a 504, and neither waits for the market;
+    - a market that does so is None for ``"elsewhere"``, within the same second, however many
+      requests meet it;
+    - in a rush, no more than ten calls are with a partner that hangs, each request has an answer
       after a second, and ten at once are possible afterwards;
     - nobody is answered later than that where each wait is shorter and two are longer;
     - a second start works, in another loop too, and after each stop no connection is open.
@@ -309,39 +356,65 @@ async def check_client(make_app: Any, *, limit: float | None = None) -> Verdict:
     return await check(functools.partial(_judge, make_app=make_app), limit=limit)
 
 
+@dataclass(slots=True)
+class _Partner:
+    """A partner of the app: its knobs, what came to it, and the server that it runs on."""
+
+    knobs: Supplier
+    watched: _Watched
+    server: LoopbackServer
+
+    def judge_what_travelled(self) -> None:
+        """Raise Wrong for a request that left the partner's stock, or brought a cookie back."""
+        if strayed := self.watched.strayed:
+            raise EXERCISE.wrong("sku-climbs", f"the {self.knobs.name} was asked for {strayed[0]}")
+        if self.watched.cookies:
+            raise EXERCISE.wrong("cookies-shared", self.watched.cookies[0])
+
+
+@contextlib.asynccontextmanager
+async def _partner(name: str, babbling: str, dripping: str | None) -> AsyncGenerator[_Partner]:
+    knobs = Supplier(name)
+    watched = _Watched(knobs.app, babbling, dripping)
+    async with serve(watched) as server:
+        try:
+            yield _Partner(knobs, watched, server)
+        finally:
+            knobs.hang = False
+
+
 async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
     make_app = require_function(make_app, example="check_client(make_app)")
-    supplier = Supplier()
-    watched = _Watched(supplier.app)
-    async with serve(watched) as server, _connections_closed():
+    async with (
+        _partner("supplier", BABBLING, DRIPPING) as supplier,
+        _partner("market", CLOSED, None) as market,
+        _connections_closed(),
+    ):
         try:
-            app = await _made(sandbox, make_app, server.url)
-            await _judge_good_day(sandbox, app, server, supplier)
-            await _judge_bad_day(sandbox, app, server, supplier)
-            if watched.strayed:
-                raise EXERCISE.wrong(
-                    "sku-climbs", f"the supplier was asked for {watched.strayed[0]}"
-                )
-            if watched.cookies:
-                raise EXERCISE.wrong("cookies-shared", watched.cookies[0])
-            await _judge_rush(sandbox, app, supplier)
-            await _judge_sum_of_waits(sandbox, app, supplier)
-            await _judge_stop_by_error(sandbox, app, server)
-            await _judge_another_loop(sandbox, app, supplier)
-            await _judge_unreachable(sandbox, make_app)
+            app = await _made(sandbox, make_app, supplier.server.url, market.server.url)
+            await _judge_good_day(sandbox, app, supplier, market)
+            await _judge_bad_day(sandbox, app, supplier, market)
+            supplier.judge_what_travelled()
+            market.judge_what_travelled()
+            await _judge_bad_market(sandbox, app, supplier.knobs, market.knobs)
+            await _judge_rush(sandbox, app, supplier.knobs)
+            await _judge_sum_of_waits(sandbox, app, supplier.knobs)
+            await _judge_stop_by_error(sandbox, app, supplier, market)
+            await _judge_another_loop(sandbox, app, supplier.knobs)
+            await _judge_unreachable(sandbox, make_app, supplier.server.url)
         finally:
-            supplier.hang = False
+            supplier.knobs.hang = market.knobs.hang = False
             await sandbox.stop()
     return (
-        f"{IN_TURN} requests in turn over one connection, {AT_ONCE} at once without waiting for "
-        f"each other, {MOST} at most, each answered in a second, failures told apart, nothing open "
-        "after six starts and stops."
+        f"{IN_TURN} requests in turn over one connection to each partner, {AT_ONCE} at once "
+        f"without waiting for each other, {MOST} at most, each answered in a second, with the "
+        "market or without it, nothing open after seven starts and stops."
     )
 
 
-async def _made(sandbox: Sandbox, make_app: Callable[[str], Any], url: str) -> FastAPI:
+async def _made(sandbox: Sandbox, make_app: Callable[..., Any], *urls: str) -> FastAPI:
     async def make() -> Any:
-        app = make_app(url)
+        app = make_app(*urls)
         return await app if inspect.isawaitable(app) else app
 
     app = (await sandbox.run(make)).result()
@@ -353,21 +426,26 @@ async def _made(sandbox: Sandbox, make_app: Callable[[str], Any], url: str) -> F
 
 
 async def _judge_good_day(
-    sandbox: Sandbox, app: FastAPI, server: LoopbackServer, supplier: Supplier
+    sandbox: Sandbox, app: FastAPI, supplier: _Partner, market: _Partner
 ) -> None:
     visit = _Visit()
-    before = server.connections
+    partners = (supplier, market)
+    before = [partner.server.connections for partner in partners]
 
     async def asked(client: httpx.AsyncClient) -> None:
         visit.answers = [await client.get(f"/stock/A{number}") for number in range(IN_TURN)]
-        in_turn = server.connections - before
-        if in_turn > 1:
-            raise EXERCISE.wrong("client-per-call", f"{in_turn} for {IN_TURN} requests")
         for answer in visit.answers:
             _judge_answer(answer, answer.url.path)
+        for partner, earlier in zip(partners, before, strict=True):
+            in_turn = partner.server.connections - earlier
+            if in_turn > 1:
+                told = f"{in_turn} to the {partner.knobs.name} for {IN_TURN} requests"
+                raise EXERCISE.wrong("client-per-call", told)
+        for waiting, asked in (partners, partners[::-1]):
+            visit.answers.append(await _asked_while(client, waiting.knobs, asked.knobs))
         for _ in range(TRIES):
-            at_once = await _all_at_once(client, supplier)
-            visit.peak = supplier.peak_in_flight
+            at_once = await _all_at_once(client, supplier.knobs)
+            visit.peak = supplier.knobs.peak_in_flight
             if visit.peak == AT_ONCE and all(answer.is_success for answer in at_once):
                 break
         visit.answers += at_once
@@ -380,17 +458,44 @@ async def _judge_good_day(
         raise EXERCISE.wrong("one-at-a-time", f"{visit.peak} of {AT_ONCE} at once")
     for answer in visit.answers:
         _judge_answer(answer, answer.url.path)
-    await _judge_closed(server, "never-closed")
+    await _judge_closed("never-closed", *partners)
+
+
+async def _asked_while(
+    client: httpx.AsyncClient, waiting: Supplier, asked: Supplier
+) -> httpx.Response:
+    """Return the answer of an app that asks a partner while the other doesn't answer.
+
+    Raises Wrong when it doesn't.
+    """
+    for _ in range(TRIES):
+        asked.reset()
+        waiting.hang = True
+        call = asyncio.create_task(client.get(f"/stock/{SKU_OF_BOTH}"))
+        try:
+            for _ in range(LOOKS):
+                if asked.calls or call.done():
+                    break
+                await asyncio.sleep(MEETING / LOOKS)
+            both = bool(asked.calls)
+        finally:
+            waiting.hang = False
+        answer = await call
+        if both and answer.is_success:
+            return answer
+    if both:
+        return answer
+    raise EXERCISE.wrong("one-after-another", f"the {asked.name} came second")
 
 
 async def _judge_bad_day(
-    sandbox: Sandbox, app: FastAPI, server: LoopbackServer, supplier: Supplier
+    sandbox: Sandbox, app: FastAPI, supplier: _Partner, market: _Partner
 ) -> None:
     """Start the app again, with a supplier that is late, fails and hangs."""
     visit = _Visit()
-    supplier.fault("slow", latency=ms(SLOW))
-    supplier.fault("failing", failure=True)
-    supplier.fault("hanging", hang=True)
+    supplier.knobs.fault("slow", latency=ms(SLOW))
+    supplier.knobs.fault("failing", failure=True)
+    supplier.knobs.fault("hanging", hang=True)
 
     async def asked(client: httpx.AsyncClient) -> None:
         visit.answers = [await client.get("/stock/A")]
@@ -405,7 +510,8 @@ async def _judge_bad_day(
     _judge_ended(ran, visit)
     first, odd = visit.answers
     _judge_answer(first, first.url.path)
-    if not odd.is_success or odd.json().get("sku") != ODD_SKU:
+    told = odd.json() if odd.is_success else {}
+    if told.get("sku") != ODD_SKU or _elsewhere(told).get("sku") != ODD_SKU:
         raise EXERCISE.wrong("sku-cut", f"asked for {ODD_SKU}")
     if visit.statuses["hanging"] is None:
         raise EXERCISE.wrong("no-timeout")
@@ -417,7 +523,64 @@ async def _judge_bad_day(
     _judge_status("a supplier that says nothing", visit.statuses["hanging"], 504)
     if visit.statuses[BABBLING] != 502:
         raise EXERCISE.wrong("no-json", f"the answer was {visit.statuses[BABBLING]}")
-    await _judge_closed(server, "never-closed")
+    await _judge_closed("never-closed", supplier, market)
+
+
+async def _judge_bad_market(
+    sandbox: Sandbox, app: FastAPI, supplier: Supplier, market: Supplier
+) -> None:
+    """Start the app again, with a market that fails, babbles and hangs, alone and for many."""
+    visit = _Visit()
+    market.fault("failing-there", failure=True)
+    # not before the market has been asked, too
+    supplier.fault("failing-here", latency=ms(BUSY), failure=True)
+    market.fault("failing-here", hang=True)
+    took, goes_on = math.inf, False
+
+    async def asked(client: httpx.AsyncClient) -> None:
+        nonlocal took, goes_on
+        visit.answers = [await client.get(f"/stock/{sku}") for sku in ("failing-there", CLOSED)]
+        market.reset()
+        market.hang = True
+        try:
+            for _ in range(TRIES):
+                async with asyncio.TaskGroup() as group:
+                    for number in range(2 * MOST):
+                        group.create_task(_status_of(client, f"F{number}", visit))
+                if set(visit.statuses.values()) == {200}:
+                    break
+            visit.peak = market.peak_in_flight
+        finally:
+            market.hang = False
+        refused = _Visit()
+        for _ in range(TRIES):
+            began = perf_counter()
+            await _status_of(client, "failing-here", refused)
+            took = min(took, perf_counter() - began)
+            for _ in range(CANCELLING):
+                if not market.in_flight:
+                    break
+                await asyncio.sleep(ms(TICK))
+        goes_on = bool(market.in_flight)
+
+    _judge_ended(await sandbox.run(lambda: _visited(app, visit, asked)), visit)
+    for answer, what in zip(visit.answers, ("failed", "sent no JSON"), strict=True):
+        if answer.status_code != 200:
+            raise EXERCISE.wrong("market-needed", f"it {what}: {answer.status_code}")
+        if answer.json().get("elsewhere", "") is not None:
+            raise EXERCISE.wrong("wrong-elsewhere", f"the market {what}")
+    if took > AT_ONCE_IS:
+        raise EXERCISE.wrong("waits-for-market", f"{took:.2g} s")
+    if goes_on:
+        raise wrong("left-running", "the market was still being asked")
+    if visit.peak > MOST:
+        raise EXERCISE.wrong("too-many-at-once", f"{visit.peak} at the market")
+    answered = sum(status == 200 for status in visit.statuses.values())
+    if not answered:
+        raise EXERCISE.wrong("market-needed", "it said nothing for a second")
+    if answered < 2 * MOST:
+        told = f"{answered} of {2 * MOST} requests were answered"
+        raise EXERCISE.wrong("market-starves-supplier", told)
 
 
 async def _judge_rush(sandbox: Sandbox, app: FastAPI, supplier: Supplier) -> None:
@@ -496,7 +659,9 @@ async def _judge_sum_of_waits(sandbox: Sandbox, app: FastAPI, supplier: Supplier
     _judge_status("a supplier that sends its answer in pieces", dripped, 504)
 
 
-async def _judge_stop_by_error(sandbox: Sandbox, app: FastAPI, server: LoopbackServer) -> None:
+async def _judge_stop_by_error(
+    sandbox: Sandbox, app: FastAPI, supplier: _Partner, market: _Partner
+) -> None:
     visit = _Visit()
 
     async def asked(client: httpx.AsyncClient) -> None:
@@ -510,7 +675,7 @@ async def _judge_stop_by_error(sandbox: Sandbox, app: FastAPI, server: LoopbackS
     ran = await sandbox.run(visited)
     visit.served = bool(visit.answers)
     _judge_ended(ran, visit)
-    await _judge_closed(server, "left-open-on-error")
+    await _judge_closed("left-open-on-error", supplier, market)
 
 
 async def _judge_another_loop(sandbox: Sandbox, app: FastAPI, supplier: Supplier) -> None:
@@ -540,16 +705,24 @@ async def _judge_another_loop(sandbox: Sandbox, app: FastAPI, supplier: Supplier
     _judge_ended(ran, visit)
 
 
-async def _judge_unreachable(sandbox: Sandbox, make_app: Callable[[str], Any]) -> None:
-    visit = _Visit()
+async def _judge_unreachable(
+    sandbox: Sandbox, make_app: Callable[..., Any], reachable: str
+) -> None:
+    """Make two more apps, each with one partner that cannot be reached."""
+    statuses = []
     with socket.socket() as taken:  # bound and not listening: nobody else gets it, none answers
         taken.bind((HOST, 0))
-        app = await _made(sandbox, make_app, f"http://{HOST}:{taken.getsockname()[1]}")
-        ran = await sandbox.run(
-            lambda: _visited(app, visit, lambda client: _status_of(client, "A", visit))
-        )
-    _judge_ended(ran, visit)
-    _judge_status("a supplier that cannot be reached", visit.statuses["A"], 502)
+        nobody = f"http://{HOST}:{taken.getsockname()[1]}"
+        for urls in ((nobody, reachable), (reachable, nobody)):
+            visit = _Visit()
+            app = await _made(sandbox, make_app, *urls)
+            asked = functools.partial(_status_of, sku="A", visit=visit)
+            ran = await sandbox.run(functools.partial(_visited, app, visit, asked))
+            _judge_ended(ran, visit)
+            statuses.append(visit.statuses["A"])
+    _judge_status("a supplier that cannot be reached", statuses[0], 502)
+    if statuses[1] != 200:
+        raise EXERCISE.wrong("market-needed", f"it could not be reached: {statuses[1]}")
 
 
 async def _visited(
@@ -633,8 +806,17 @@ def _judge_answer(answer: httpx.Response, path: str) -> None:
     if answer.status_code != 200:
         raise EXERCISE.wrong("wrong-answer", f"{path}: {answer.status_code}")
     told = answer.json()
-    if not isinstance(told, dict) or told.get("sku") != path.rpartition("/")[2]:
+    sku = path.rpartition("/")[2]
+    if not isinstance(told, dict) or told.get("sku") != sku:
         raise EXERCISE.wrong("wrong-answer", f"look at {path}")
+    if _elsewhere(told).get("sku") != sku:
+        raise EXERCISE.wrong("wrong-elsewhere", f"look at {path}")
+
+
+def _elsewhere(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what an answer says of the market, or nothing where that is no dict."""
+    found = told.get("elsewhere")
+    return found if isinstance(found, dict) else {}
 
 
 def _judge_status(what: str, status: int | None, expected: int) -> None:
@@ -679,10 +861,11 @@ async def _connections_closed() -> AsyncGenerator[None]:
         await asyncio.sleep(0)
 
 
-async def _judge_closed(server: LoopbackServer, mistake: str) -> None:
-    """Give the server a moment to see connections close, and count those that do not."""
+async def _judge_closed(mistake: str, *partners: _Partner) -> None:
+    """Give the servers a moment to see connections close, and count those that do not."""
     for _ in range(LOOKS):
-        if not server.open_connections:
+        still_open = [partner.server.open_connections for partner in partners]
+        if not any(still_open):
             return
         await asyncio.sleep(SETTLING / LOOKS)
-    raise EXERCISE.wrong(mistake, f"open connections: {server.open_connections}")
+    raise EXERCISE.wrong(mistake, f"open connections: {sum(still_open)}")
