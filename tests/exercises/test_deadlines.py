@@ -338,6 +338,18 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         "page-without-products",
     ),
     (
+        "it goes on to products that were never set",
+        changed(
+            WHAT_IS_LEFT,
+            (
+                f"    async with {DEADLINE}:\n        products = await search(query)\n",
+                f"    with contextlib.suppress(TimeoutError):\n        async with {DEADLINE}:\n"
+                "            products = await search(query)\n",
+            ),
+        ),
+        "goes-on-without-products",
+    ),
+    (
         "it returns None for products when the search is late",
         changed(GROUPED, (LATE, "    except TimeoutError:\n        pass\n")),
         "page-without-products",

@@ -108,6 +108,12 @@ EXERCISE = Exercise(
             "budget runs out before the products are there.",
         ),
         Mistake(
+            "goes-on-without-products",
+            "catches the search's time-out and fails later, on products that are not there",
+            "The search did not answer in time, and your page went on until another error came "
+            "out. Without products there is nothing to go on with: let the TimeoutError out.",
+        ),
+        Mistake(
             "search-failure-hidden",
             "returns a page although the search failed, or raises something else",
             "The search failed with ExternalServiceError, and that did not come out. A page "
@@ -467,7 +473,10 @@ async def _judge_hung_search(sandbox: Sandbox, page: Page, budget: float) -> Non
     if ran.error is None:
         raise EXERCISE.wrong("page-without-products")
     if not holds(ran.error, TimeoutError):
-        raise blame(ran.error)
+        fault = blame(ran.error)
+        if isinstance(fault, Wrong) and fault.mistake.name == "raised":
+            raise EXERCISE.wrong("goes-on-without-products", fault.detail)
+        raise fault
     let_go(ran.error)
     if round_.took > OVER * round_.budget:
         raise _stretched(round_)
