@@ -20,7 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 REQUIRE_ALL = "COURSE_REQUIRE_ALL"
 START_WITHIN = 60
-POLITE = 10
+POLITE = 5
 KERNEL_PORTS = range(20_000, 32_000)  # below those that Linux, macOS and Windows give by themselves
 WORKERS = 5
 USUAL = "not benchmark and not mutation"

@@ -1071,7 +1071,61 @@ WRONG_WITH_MARKET: tuple[tuple[str, str, str], ...] = (
 """,
             ),
         ),
-        "left-running",
+        "market-goes-on",
+    ),
+    (
+        "it catches the exception where a group comes",
+        changed(
+            GROUPED,
+            (
+                """        except* HTTPException as failed:
+            raise failed.exceptions[0] from None
+""",
+                "        except HTTPException:\n            raise\n",
+            ),
+        ),
+        "group-let-out",
+    ),
+    (
+        "it answers 502 for a supplier that is late, too",
+        changed(
+            GROUPED, ("raise failed.exceptions[0] from None", "raise HTTPException(502) from None")
+        ),
+        "wrong-status",
+    ),
+    (
+        "it doesn't look at the market's status",
+        changed(
+            GROUPED,
+            (
+                "return await ask(partner, path)\n",
+                """async with asyncio.timeout(ms(1_000)), partner.slots:
+            return (await partner.client.get(path)).json()
+""",
+            ),
+            (
+                "    except HTTPException:",
+                "    except (TimeoutError, httpx2.HTTPError, ValueError):",
+            ),
+        ),
+        "wrong-elsewhere",
+    ),
+    (
+        "its deadline begins when it has a slot of the market's",
+        changed(
+            GROUPED,
+            (
+                "return await ask(partner, path)\n",
+                """async with partner.slots, asyncio.timeout(ms(1_000)):
+            return (await partner.client.get(path)).raise_for_status().json()
+""",
+            ),
+            (
+                "    except HTTPException:",
+                "    except (TimeoutError, httpx2.HTTPError, ValueError):",
+            ),
+        ),
+        "market-starves-supplier",
     ),
     (
         "it lets the group's error out",
@@ -1079,7 +1133,7 @@ WRONG_WITH_MARKET: tuple[tuple[str, str, str], ...] = (
             GROUPED,
             ("except* HTTPException as failed:", "except* KeyError as failed:"),
         ),
-        "wrong-status",
+        "group-let-out",
     ),
     (
         "it calls the item by another name",

@@ -205,7 +205,11 @@ BROKEN: list[tuple[str, Change, str]] = [
         source("run-select", "one = 1", "one = 1\n" * 16),
         "has 16 lines of code; at most 15",
     ),
-    ("sizes", source("solve-page", "page = 1", "page = 1\n" * 26), "has 26 lines of code; at most"),
+    (
+        "sizes",
+        source("solve-page", "page = 1", "page = 1\n" * (LIMITS.folded_lines + 1)),
+        f"has {LIMITS.folded_lines + 1} lines of code; at most",
+    ),
     ("sizes", source("run-select", "one = 1", " "), "is an empty code cell"),
     ("sizes", source("run-select", "one = 1", "one = " + "1" * 75), "a line of 81 characters"),
     (

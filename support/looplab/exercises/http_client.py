@@ -21,11 +21,11 @@ from urllib.parse import quote
 
 import httpx
 from asgi_lifespan import LifespanManager
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse, StreamingResponse
 
 from looplab.exercises.checking import check, require_function
-from looplab.exercises.error_text import leaves
+from looplab.exercises.error_text import holds, leaves, one_line
 from looplab.exercises.sandbox import Ran, Sandbox, blame
 from looplab.exercises.verdicts import Exercise, Mistake, Verdict, wrong
 from looplab.lab.clients import HOST, IN_PROCESS_URL, LoopbackServer, serve
@@ -89,9 +89,10 @@ EXERCISE = Exercise(
         Mistake(
             "market-starves-supplier",
             "has one set of slots for both, or keeps the supplier's while the market is asked",
-            "The market hung, and requests got no answer of a supplier that was well: they waited "
-            "for slots that others held while they waited for the market. What is held for one "
-            "partner must not be held while the other is late.",
+            "The market hung, and some of many requests had no answer after a second, though the "
+            "supplier was well. They queued for something that others kept while the market was "
+            "asked: a slot, or a connection of the same client. Or they waited for a slot of the "
+            "market's, and their deadline doesn't cover that wait.",
         ),
         Mistake(
             "waits-for-market",
@@ -100,10 +101,24 @@ EXERCISE = Exercise(
             "nothing left to wait for. Answer 502 at once, and cancel the other call.",
         ),
         Mistake(
+            "market-goes-on",
+            "lets the market's call go on when the supplier has failed, as gather does",
+            "The supplier had failed, the request was answered, and the market was still being "
+            "asked: gather leaves the others alone when one fails. Cancel that call, in a finally "
+            "for example, or let a TaskGroup do it.",
+        ),
+        Mistake(
+            "group-let-out",
+            "lets the TaskGroup's ExceptionGroup out",
+            "The supplier failed, and your endpoint answered 500. A TaskGroup wraps what its tasks "
+            "raise in an ExceptionGroup, and FastAPI knows the HTTPException inside, but not the "
+            "group. Catch it with except* HTTPException, and raise the exception that is in it.",
+        ),
+        Mistake(
             "wrong-elsewhere",
             'has no "elsewhere", or not what the market says',
             'The answer is what the supplier says and one item more: "elsewhere" is what the '
-            "market says, or None.",
+            "market says, or None if it failed or sent no JSON.",
         ),
         Mistake(
             "client-per-call",
@@ -237,8 +252,8 @@ EXERCISE = Exercise(
             "lets the client's errors out, or maps them to another status",
             "A failure of the supplier got another status than it should have: callers and alerts "
             "tell your bugs (500) from a partner that failed (502) and one that is late (504). "
-            "Catch time-outs first (TimeoutError, and the library's TimeoutException), then its "
-            "HTTPError.",
+            "Let out what the lesson's ask raises. In code of your own, catch time-outs first "
+            "(TimeoutError, and the library's TimeoutException), then its HTTPError.",
         ),
         Mistake(
             "wrong-answer",
@@ -276,6 +291,8 @@ class _Visit:
     """Requests that were with the supplier at the same time."""
     statuses: dict[str, int | None] = field(default_factory=dict)
     """Statuses by what the supplier did; None is no answer at all."""
+    grouped: bool = False
+    """Whether an ExceptionGroup came out that FastAPI would have known the exceptions of."""
 
 
 @dataclass(slots=True)
@@ -519,6 +536,8 @@ async def _judge_bad_day(
         raise EXERCISE.wrong("gives-up-too-soon", f"the answer was {visit.statuses['slow']}")
     if visit.statuses["failing"] == 200:
         raise EXERCISE.wrong("failure-as-answer")
+    if visit.grouped:
+        raise EXERCISE.wrong("group-let-out")
     _judge_status("a supplier that fails", visit.statuses["failing"], 502)
     _judge_status("a supplier that says nothing", visit.statuses["hanging"], 504)
     if visit.statuses[BABBLING] != 502:
@@ -572,7 +591,7 @@ async def _judge_bad_market(
     if took > AT_ONCE_IS:
         raise EXERCISE.wrong("waits-for-market", f"{took:.2g} s")
     if goes_on:
-        raise wrong("left-running", "the market was still being asked")
+        raise EXERCISE.wrong("market-goes-on")
     if visit.peak > MOST:
         raise EXERCISE.wrong("too-many-at-once", f"{visit.peak} at the market")
     answered = sum(status == 200 for status in visit.statuses.values())
@@ -763,6 +782,7 @@ async def _status_of(client: httpx.AsyncClient, sku: str, visit: _Visit) -> None
     visit.statuses[sku] = None
     if not asking.cancelled():
         error = asking.exception()
+        visit.grouped |= isinstance(error, ExceptionGroup) and holds(error, HTTPException)
         visit.statuses[sku] = asking.result().status_code if error is None else 500
 
 
@@ -810,7 +830,7 @@ def _judge_answer(answer: httpx.Response, path: str) -> None:
     if not isinstance(told, dict) or told.get("sku") != sku:
         raise EXERCISE.wrong("wrong-answer", f"look at {path}")
     if _elsewhere(told).get("sku") != sku:
-        raise EXERCISE.wrong("wrong-elsewhere", f"look at {path}")
+        raise EXERCISE.wrong("wrong-elsewhere", f"{path}: {one_line(repr(told.get('elsewhere')))}")
 
 
 def _elsewhere(told: dict[str, Any]) -> dict[str, Any]:
