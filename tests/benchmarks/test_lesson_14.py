@@ -32,7 +32,7 @@ async def test_ten_labels_take_ten_printings(supplier: None, figures: Any, names
     label = Ask("GET", "/label/tea-1", headers=SIGNED_IN)
     lesson = names_of("14", ["setup", "compare-load"], label=label)
     loads = [await lesson["load"](LABELS) for _ in range(3)]
-    last = min(max(sample.seconds for sample in met.samples) for met, _ in loads)
+    last = min(max(sample.seconds for sample in met.samples) for met in loads)
     with figures("lesson 14: ten labels at once") as table:
         table.at_most("the last of them, of ten printings", last / LABELS / PRINTING, 1.2)
 

@@ -32,8 +32,8 @@ async def seconds(call: Callable[[], Awaitable[Any]]) -> float:
 async def test_a_call_that_works_costs_little_more_with_retries_than_without(
     names_of: Any, figures: Any
 ) -> None:
-    cells = ("pattern-caller", "budget-class", "budget-ask")
-    names = names_of("19", cells, **GIVEN)
+    names = names_of("19", ("pattern-caller", "budget-class"), **GIVEN)
+    names = names_of("19", ("budget-ask",), definitions_only=True, **names)
     names["budget"] = names["RetryBudget"]()
     client = calls_to(Supplier(latency=0.01))
     bare = await seconds(lambda: ask(client, "/stock/cup"))
