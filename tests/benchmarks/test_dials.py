@@ -14,7 +14,7 @@ from looplab.publishing.notebooks import read_notebook
 
 pytestmark = pytest.mark.benchmark
 
-ANSWERS_WITHIN = 1.0  # seconds
+ANSWERS_WITHIN = 1.5  # seconds; the slowest experiments, at the ends of their scales, wait for 1.2
 TURN_EACH = """\
 import sys as _sys
 import time as _time
