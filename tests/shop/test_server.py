@@ -82,7 +82,10 @@ async def test_counters_count_statements_pings_and_loans(postgres_server):
         assert (shop.statements, shop.peak_checked_out) == (0, 0)
         await shop.warm(2)
         assert (shop.statements, shop.peak_checked_out) == (0, 0)
-        await asyncio.gather(shop.users.count(), shop.users.count())
+        async with shop.session() as one, shop.session() as other:
+            for session in (one, other):
+                await session.scalar(text("SELECT 1"))
+            assert shop.checked_out == 2
         assert (shop.statements, shop.peak_checked_out, shop.checked_out) == (4, 2, 0)
         async with shop.session() as session, session.begin_nested():
             await session.scalar(text("SELECT 1"))
