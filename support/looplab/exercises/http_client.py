@@ -55,8 +55,10 @@ CLOSED = "closed"  # the SKU for which the market answers with a page of HTML
 CONTENDED = 15  # requests at once in another loop, so that some queue for a slot
 BABBLING = "maintenance"  # the SKU whose answer is a page of HTML
 STARTING = 5.0  # seconds that a lifespan gets to start, and to stop
-AT_ONCE_IS = 0.6  # seconds in which a request fails that has nothing to wait for
-CANCELLING = 20  # such looks whether a call has been cancelled; without that it goes on for 45
+SOON = 0.6  # seconds in which a request fails that has nothing to wait for
+CANCELLING = (
+    20  # looks, a tick apart, whether a call was cancelled; one that was not goes on for 45
+)
 SETTLING = 1.0  # seconds that the server gets to notice a closed connection
 LOOKS = 400  # in each of those times
 
@@ -588,7 +590,7 @@ async def _judge_bad_market(
             raise EXERCISE.wrong("market-needed", f"it {what}: {answer.status_code}")
         if answer.json().get("elsewhere", "") is not None:
             raise EXERCISE.wrong("wrong-elsewhere", f"the market {what}")
-    if took > AT_ONCE_IS:
+    if took > SOON:
         raise EXERCISE.wrong("waits-for-market", f"{took:.2g} s")
     if goes_on:
         raise EXERCISE.wrong("market-goes-on")
