@@ -56,9 +56,7 @@ CONTENDED = 15  # requests at once in another loop, so that some queue for a slo
 BABBLING = "maintenance"  # the SKU whose answer is a page of HTML
 STARTING = 5.0  # seconds that a lifespan gets to start, and to stop
 SOON = 0.6  # seconds in which a request fails that has nothing to wait for
-CANCELLING = (
-    20  # looks, a tick apart, whether a call was cancelled; one that was not goes on for 45
-)
+CANCELLING = 20  # looks, a tick apart, for a call to be cancelled; if not, it goes on for 45
 SETTLING = 1.0  # seconds that the server gets to notice a closed connection
 LOOKS = 400  # in each of those times
 
