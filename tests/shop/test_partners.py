@@ -211,9 +211,9 @@ async def test_hanging_calls_end_with_the_app():
 async def test_on_a_real_server_a_hanging_call_ends_when_its_caller_leaves():
     mailer = Mailer(hang=True)
     async with on_loopback(mailer) as url:
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(60, read=0.5)) as client:
             with pytest.raises(httpx.ReadTimeout):
-                await client.post("/send", json={"to": "ada@example.com"}, timeout=0.05)
+                await client.post("/send", json={"to": "ada@example.com"})
         await until(lambda: mailer.in_flight == 0)
         assert (mailer.abandoned, mailer.sent) == (1, [])
 
