@@ -21,9 +21,12 @@ async def test_two_tasks_count_no_faster_than_one_after_the_other(cells_of: Any)
         await names["count"]()
 
     ways = {"two tasks": names["count_twice"], "in turn": in_turn}
-    counted = await compare(ways, repeat=9, show=False)
-    # medians: a core that is alone for one round counts twice as fast in it
-    assert counted.median("in turn") < 1.5 * counted.median("two tasks")
+    samples = (await compare(ways, repeat=9, show=False)).samples
+    ratios = [
+        turn / two for turn, two in zip(samples["in turn"], samples["two tasks"], strict=True)
+    ]
+    # it would be 2 in nearly all rounds, and a core that is alone for a moment counts twice as fast
+    assert sorted(ratios)[2] < 1.5
 
 
 async def test_a_count_is_a_single_step_and_the_second_waits_for_the_first(cells_of: Any) -> None:
