@@ -206,7 +206,7 @@ async def test_the_longest_hold_and_who_held() -> None:
 
 
 async def test_awaiting_holds_nobody_up() -> None:
-    recording = await record(asyncio.sleep(0.05), held=5)
+    recording = await record(asyncio.sleep(0.5), held=5)
     assert recording.holds == []
     assert recording.longest_hold < recording.duration / 2
 
