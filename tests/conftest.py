@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,34 @@ POLITE = 5
 KERNEL_PORTS = range(20_000, 32_000)  # below those that Linux, macOS and Windows give by themselves
 WORKERS = 5
 USUAL = "not benchmark and not mutation"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give kernels ports that no connection takes, and each worker ports that no other has.
+
+    jupyter_client lets the system choose, closes the port again, and the kernel opens it a moment
+    later. Meanwhile one of the thousands of connections that tests make may have it. No fixture
+    could do this: a notebook that nbmake runs asks for none.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = range(KERNEL_PORTS.start + worker % WORKERS, KERNEL_PORTS.stop, WORKERS)
+    ports = itertools.cycle(random.sample(share, len(share)))
+    patched = pytest.MonkeyPatch()
+    patched.setattr(
+        LocalPortCache,
+        "find_available_port",
+        lambda _, ip: next(port for port in ports if _is_free(ip, port)),
+    )
+    config.add_cleanup(patched.undo)
+
+
+def _is_free(ip: str, port: int) -> bool:
+    with socket.socket() as tried:
+        try:
+            tried.bind((ip, port))
+        except OSError:
+            return False
+    return True
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -72,29 +100,6 @@ def lessons_first() -> None:
     at_once = "PYTEST_XDIST_WORKER" in os.environ
     if at_once and hasattr(os, "nice") and os.nice(0) < POLITE:
         os.nice(POLITE)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ports_of_our_own() -> Generator[None]:
-    """Give kernels ports that no connection takes, and each worker ports that no other has.
-
-    jupyter_client lets the system choose, closes the port again, and the kernel opens it a moment
-    later. Meanwhile one of the thousands of connections that tests make may have it.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    share = range(KERNEL_PORTS.start + worker, KERNEL_PORTS.stop, WORKERS)
-    ports = itertools.cycle(random.sample(share, len(share)))
-
-    def find_available_port(cache: LocalPortCache, ip: str) -> int:
-        for port in ports:
-            with socket.socket() as tried, suppress(OSError):
-                tried.bind((ip, port))
-                return port
-        raise AssertionError("a cycle ends")
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(LocalPortCache, "find_available_port", find_available_port)
-        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
