@@ -8,6 +8,7 @@ import pytest
 
 from looplab.exercises.catalogue import EXERCISES
 from looplab.exercises.verdicts import ANY_EXERCISE, Verdict
+from looplab.publishing.rules.cells import LIMITS, MAX_COLUMNS
 
 pytestmark = pytest.mark.anyio
 
@@ -42,8 +43,8 @@ async def test_the_solution_passes_its_check_and_keeps_the_learners_work(lesson,
 @pytest.mark.parametrize("tag", ["exercise", "check", "solution"])
 def test_cells_fit_a_slide(lesson, tag, source_of) -> None:
     lines = source_of(lesson, tag).splitlines()
-    assert len(lines) <= 28
-    assert max(map(len, lines)) <= 80
+    assert len(lines) <= LIMITS.folded_lines
+    assert max(map(len, lines)) <= MAX_COLUMNS
 
 
 @pytest.mark.parametrize("lesson", LESSONS)

@@ -136,32 +136,6 @@ async def ask_or_none(partner, path):
         return None
 """
 
-GROUPED = (
-    ASK
-    + r"""
-def make_app(supplier_url, market_url):
-    @asynccontextmanager
-    async def lifespan(app):
-        async with partner_at(supplier_url) as supplier, partner_at(market_url) as market:
-            yield {"supplier": supplier, "market": market}
-
-    app = FastAPI(lifespan=lifespan)
-
-    @app.get("/stock/{sku}")
-    async def stock(sku: Annotated[str, Path(pattern=r"^\w")], request: Request):
-        path = f"/stock/{quote(sku, safe='')}"
-        try:
-            async with asyncio.TaskGroup() as group:
-                found = group.create_task(ask(request.state.supplier, path))
-                more = group.create_task(ask_or_none(request.state.market, path))
-        except* HTTPException as failed:
-            raise failed.exceptions[0] from None
-        return found.result() | {"elsewhere": more.result()}
-
-    return app
-"""
-)
-
 TWO_CLIENTS = "async with partner_at(supplier_url) as supplier, partner_at(market_url) as market:"
 
 IN_THE_GROUP = """        try:
@@ -172,6 +146,25 @@ IN_THE_GROUP = """        try:
             raise failed.exceptions[0] from None
         return found.result() | {"elsewhere": more.result()}
 """
+
+GROUPED = (
+    ASK
+    + f"""
+def make_app(supplier_url, market_url):
+    @asynccontextmanager
+    async def lifespan(app):
+        {TWO_CLIENTS}
+            yield {{"supplier": supplier, "market": market}}
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/stock/{{sku}}")
+    async def stock(sku: Annotated[str, Path(pattern=r"^\\w")], request: Request):
+        path = f"/stock/{{quote(sku, safe='')}}"
+{IN_THE_GROUP}
+    return app
+"""
+)
 
 BESIDE = changed(
     GROUPED,

@@ -394,10 +394,7 @@ async def _partner(name: str, babbling: str, dripping: str | None) -> AsyncGener
     knobs = Supplier(name)
     watched = _Watched(knobs.app, babbling, dripping)
     async with serve(watched) as server:
-        try:
-            yield _Partner(knobs, watched, server)
-        finally:
-            knobs.hang = False
+        yield _Partner(knobs, watched, server)
 
 
 async def _judge(sandbox: Sandbox, *, make_app: Any) -> str:
@@ -490,11 +487,7 @@ async def _asked_while(
         waiting.hang = True
         call = asyncio.create_task(client.get(f"/stock/{SKU_OF_BOTH}"))
         try:
-            for _ in range(LOOKS):
-                if asked.calls or call.done():
-                    break
-                await asyncio.sleep(MEETING / LOOKS)
-            both = bool(asked.calls)
+            both = await _happens(lambda: asked.calls > 0, LOOKS, MEETING / LOOKS)
         finally:
             waiting.hang = False
         answer = await call
@@ -576,11 +569,7 @@ async def _judge_bad_market(
             began = perf_counter()
             await _status_of(client, "failing-here", refused)
             took = min(took, perf_counter() - began)
-            for _ in range(CANCELLING):
-                if not market.in_flight:
-                    break
-                await asyncio.sleep(ms(TICK))
-        goes_on = bool(market.in_flight)
+            goes_on = not await _happens(lambda: not market.in_flight, CANCELLING, ms(TICK))
 
     _judge_ended(await sandbox.run(lambda: _visited(app, visit, asked)), visit)
     for answer, what in zip(visit.answers, ("failed", "sent no JSON"), strict=True):
@@ -636,12 +625,9 @@ async def _judge_rush(sandbox: Sandbox, app: FastAPI, supplier: Supplier) -> Non
 
 async def _crowd_at(supplier: Supplier) -> int:
     """Return how many calls come to a supplier that hangs, before any of them is given up on."""
-    for _ in range(PATIENCE):
-        if supplier.peak_in_flight >= MOST:
-            break
-        await asyncio.sleep(ms(TICK) / 2)
-    for _ in range(LONGER):
-        await asyncio.sleep(ms(TICK) / 2)
+    tick = ms(TICK) / 2
+    await _happens(lambda: supplier.peak_in_flight >= MOST, PATIENCE, tick)
+    await _happens(lambda: False, LONGER, tick)
     return supplier.peak_in_flight
 
 
@@ -795,10 +781,7 @@ async def _all_at_once(
     async with asyncio.TaskGroup() as group:
         calls = [group.create_task(client.get(f"/stock/B{n}")) for n in range(number)]
         try:
-            for _ in range(LOOKS):
-                if supplier.peak_in_flight >= number:
-                    break
-                await asyncio.sleep(MEETING / LOOKS)
+            await _happens(lambda: supplier.peak_in_flight >= number, LOOKS, MEETING / LOOKS)
         finally:
             supplier.hang = False
     return [call.result() for call in calls]
@@ -883,9 +866,21 @@ async def _connections_closed() -> AsyncGenerator[None]:
 
 async def _judge_closed(mistake: str, *partners: _Partner) -> None:
     """Give the servers a moment to see connections close, and count those that do not."""
-    for _ in range(LOOKS):
-        still_open = [partner.server.open_connections for partner in partners]
-        if not any(still_open):
-            return
-        await asyncio.sleep(SETTLING / LOOKS)
-    raise EXERCISE.wrong(mistake, f"open connections: {sum(still_open)}")
+
+    def still_open() -> int:
+        return sum(partner.server.open_connections for partner in partners)
+
+    if not await _happens(lambda: not still_open(), LOOKS, SETTLING / LOOKS):
+        raise EXERCISE.wrong(mistake, f"open connections: {still_open()}")
+
+
+async def _happens(condition: Callable[[], bool], looks: int, between: float) -> bool:
+    """Return whether ``condition()`` comes true within so many looks, ``between`` seconds apart.
+
+    Looks are counted, not seconds: a machine that stops everything stops them as well.
+    """
+    for _ in range(looks):
+        if condition():
+            return True
+        await asyncio.sleep(between)
+    return condition()
