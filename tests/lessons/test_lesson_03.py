@@ -1,6 +1,7 @@
 """What lesson 03 ships, attacked: a bug, an outage, a hanging address, a cancellation, a double."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -12,7 +13,7 @@ from fastapi import FastAPI, Response
 
 from looplab.lab import serve
 from looplab.shop.letter_book import LetterBook
-from looplab.shop.mailing import NAMELESS, REFUSED, Mailing, open_mailing
+from looplab.shop.mailing import NAMELESS, PEOPLE, REFUSED, SLOW, Mailing, open_mailing
 
 pytestmark = pytest.mark.anyio
 
@@ -95,6 +96,19 @@ async def test_a_request_of_ours_that_is_wrong_is_raised_and_sent_again_when_it_
     assert set((await book.statuses()).values()) == {"wrong"}
     await lesson["send_notifications"](mailing.letters, book, users, "Hello.")
     assert Counter((await book.statuses()).values()) == {"sent": 47, "refused": 3}
+
+
+def test_one_letter_after_another_waits_as_long_as_the_lesson_says(
+    cells_of: Callable[[str], Any],
+) -> None:
+    lesson = cells_of("03")
+    opened = re.search(
+        r"open_mailing\(latency=ms\((\d+)\), slow=ms\((\d+)\)\)", lesson.source("setup")
+    )
+    assert opened is not None
+    usual, slow = map(int, opened.groups())
+    waits = (PEOPLE - len(SLOW)) * usual + len(SLOW) * slow
+    assert f"{waits:,} ms" in lesson.source("compare-prose")
 
 
 async def test_a_mailer_that_is_down_has_refused(lesson, mailing, free_tcp_port) -> None:

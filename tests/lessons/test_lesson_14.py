@@ -64,6 +64,13 @@ async def test_only_one_endpoint_connects_for_each_request(check_up: Any) -> Non
     assert all(0 < count <= 4 for count in opened.values()), opened
 
 
+async def test_a_shared_client_connects_for_each_call_too_when_nobody_answers(
+    check_up: Any,
+) -> None:
+    found = await check_up(["/offer"], tea="tea-hangs")
+    assert int(found["/offer"]["connects"]) == REQUESTS
+
+
 @pytest.mark.parametrize("check_up", ["3"], indirect=True)  # a busy machine makes any loan longer
 async def test_only_one_endpoint_keeps_its_loan_while_it_asks_the_supplier(check_up: Any) -> None:
     found = await check_up(["/teas", "/offer", "/parcel"])

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import nullcontext
 from typing import Any
@@ -21,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from uvicorn.server import HANDLED_SIGNALS
 
+from looplab.lab import until
 from looplab.shop.redis import URL_VARIABLE, serve_redis
 from looplab.stages import checkout
 from looplab.stages.child import Child, WorkerFailed
@@ -217,10 +219,11 @@ async def test_who_is_cancelled_while_waiting_or_working_leaves_no_slot(
         while not await client.zcard("slots"):
             await asyncio.sleep(0.005)
     pending = set(tasks)
-    while pending:  # on Python 3.11 redis-py can swallow a cancel
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1)
+    async with asyncio.timeout(20):  # less than the block takes without a cancel
+        while pending:  # on Python 3.11 redis-py can swallow a cancel
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=1)
     assert all(task.cancelled() for task in tasks)
     async with asyncio.timeout(20):
         while await client.zcard("slots"):
@@ -445,6 +448,38 @@ async def test_the_lesson_draws_no_start_of_a_worker_that_had_ended(
         names = [lane.name for lane in lesson.names[drawn].tasks]
         assert not [name for name in names if "_reap" in name or "_warm" in name], names
         assert sum("charges" in name for name in names) == 20, names
+
+
+@pytest.mark.parametrize(
+    ("with_partner", "refused"),
+    [((4, 3, 3), 20), ((5, 3, 2), 15), ((5, 5, 0), 10)],
+    ids=["no worker has all its slots there", "one has", "two have"],
+)
+async def test_a_worker_with_a_slot_to_spend_has_the_rest_of_its_ten_orders_refused(
+    with_partner: tuple[int, ...], refused: int, fleet: Fleet
+) -> None:
+    fleet.start("A", "B", "C")
+    await fleet.ready("A", "B", "C")
+    fleet.partner.slow, there, came = True, 0, []
+
+    def orders(number: int, name: str) -> None:
+        rush = fleet.rush(number, "/orders/semaphore", name, in_batches=False)
+        came.append(asyncio.create_task(rush))
+
+    try:
+        for name, number in zip("ABC", with_partner, strict=True):
+            if number:
+                orders(number, name)
+                there += number
+                await until(lambda there=there: fleet.partner.at_once == there)
+        for name, number in zip("ABC", with_partner, strict=True):
+            orders(10 - number, name)
+            if number < 5:  # with the partner full, all of them are refused, one after another
+                await came[-1]
+    finally:
+        fleet.partner.slow = False
+    statuses = sum([rush.statuses for rush in await asyncio.gather(*came)], Counter())
+    assert statuses == {200: 30 - refused, 502: refused}
 
 
 async def test_with_shared_slots_no_order_fails_while_a_third_worker_is_there(fleet: Fleet) -> None:
