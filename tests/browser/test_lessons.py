@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from looplab.project import Project
 
@@ -57,6 +57,7 @@ OF_THEMES = ["color-contrast", "link-in-text-block"]  # axe's rules that look at
 THEME = """async (theme) => {
     await window.jupyterapp.commands.execute('apputils:change-theme', { theme });
 }"""
+SPLASH = "#jupyterlab-splash"  # lies over the page while a theme is loaded
 # Scrolls the notebook there; returns how much of it is seen at once, and its height, in pixels.
 SCROLL_TO = """(top) => {
     const panel = document.querySelector('.jp-WindowedPanel-outer');
@@ -81,7 +82,7 @@ def test_a_lesson_runs(open_lesson: Callable[[str], Page], name: str) -> None:
     assert [cell["id"] for cell in cells if "claim" in cell["tags"] and not ticks(cell)] == []
     assert [one for one in drawn_pictures(page, outputs) if not one["words"]] == []
     for theme in THEMES:
-        page.evaluate(THEME, theme)
+        change_theme(page, theme)
         assert serious_violations(page, theme) == []
 
 
@@ -96,11 +97,17 @@ def test_a_lesson_can_be_read(open_to_read: Callable[[str], Page], name: str) ->
     assert drawn_pictures(page, outputs) or "deeper" in name
 
     for theme in THEMES:
-        page.evaluate(THEME, theme)
+        change_theme(page, theme)
         if os.environ.get(KEEP):
             keep_pictures_of(page, f"{Path(name).stem}-{theme.split()[1].lower()}")
         # JupyterLab gives a saved picture no alternative text: its words stand below it.
         assert serious_violations(page, theme, without=("image-alt",)) == []
+
+
+def change_theme(page: Page, theme: str) -> None:
+    """Change JupyterLab's theme, and wait until nothing lies over the page any more."""
+    page.evaluate(THEME, theme)
+    expect(page.locator(SPLASH)).to_have_count(0)
 
 
 def drawn_pictures(page: Page, outputs: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
